@@ -1,0 +1,1 @@
+"""The tensor core: StarPU from Python, tiles, operations, layers, models, data sets, training."""

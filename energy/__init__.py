@@ -1,0 +1,1 @@
+"""Energy sources, windows and accounting."""
