@@ -1,0 +1,199 @@
+/* What Python sees of the C layer.
+ *
+ * The compiler includes this file and cffi parses it (without the lines that start with '#'),
+ * so a declaration stands here once. Times are seconds on StarPU's clock, energies joules.
+ */
+#ifndef DAHL_H
+#define DAHL_H
+#include <stdint.h>
+
+/* Every call that can fail returns one of these; dahl/starpu/errors.py has a class for each. */
+typedef enum {
+    DAHL_OK = 0,
+    DAHL_NO_MEMORY = 1,
+    DAHL_BAD_ARGUMENT = 2,
+    DAHL_NOT_RUNNING = 3,
+    DAHL_ALREADY_RUNNING = 4,
+    DAHL_NO_WORKER = 5,
+    DAHL_INIT_FAILED = 6,
+    DAHL_UNKNOWN_SCHEDULER = 7,
+    DAHL_NO_ELIGIBLE_WORKER = 8,
+    DAHL_KERNEL_FAILED = 9,
+    DAHL_POLICY_RAISED = 10,
+    DAHL_POLICY_BAD_ANSWER = 11,
+    DAHL_POLICY_STARVED = 12,
+    DAHL_COST_UNKNOWN = 13,
+    DAHL_TASKS_PENDING = 14,
+    DAHL_NO_SIMGRID = 15,
+    DAHL_CANCELLED = 16,
+} dahl_status;
+
+/* A kernel: sets *status to 0 as its last act (it is poisoned before).
+ * args[0] is the number of scratch floats, the rest is the kernel's own. */
+typedef void (*dahl_kernel)(int32_t *status, void **buffers, int64_t nbuffers, int64_t *args, float *scratch);
+
+/* ---- what a policy sees (schedulers/views.py has the same records) ---- */
+
+typedef struct {
+    int64_t id;
+    int64_t footprint;
+    double ready_s;
+    int32_t codelet;
+    int32_t priority;
+} dahl_task_view;
+
+typedef struct {
+    int64_t count;
+    int64_t sequence;
+    int64_t footprint;
+    double ready_s;
+    int32_t codelet;
+    int32_t priority;
+} dahl_ready_view;
+
+typedef struct {
+    double length_s;
+    double energy_j;
+    double transfer_s;
+    double available_s;
+    double idle_w;
+    double busy_w;
+    int64_t queued;
+    int32_t can_run;
+    int32_t arch;
+    int32_t memory_node;
+    int32_t worker_class;
+    int32_t power_domain;
+    int32_t reserved;
+} dahl_worker_view;
+
+typedef struct {
+    double now_s;
+    double base_w;
+    double idle_w;
+    int64_t ready_count;
+    int64_t running_count;
+} dahl_system_view;
+
+/* Answers a worker id. */
+typedef void (*dahl_place)(int32_t *status, int64_t *answer, const dahl_task_view *task,
+                           const dahl_worker_view *workers, int64_t nworkers,
+                           const dahl_system_view *system, double *memory, int64_t nmemory);
+/* Answers a row of ready, or -1 to leave the worker idle. workers is ready x workers. */
+typedef void (*dahl_pick)(int32_t *status, int64_t *answer, int64_t worker, const dahl_ready_view *ready,
+                          int64_t nready, const dahl_worker_view *workers, int64_t nworkers,
+                          const dahl_system_view *system, double *memory, int64_t nmemory);
+
+typedef struct {
+    const char *name;
+    dahl_place place;
+    dahl_pick pick;
+    double *memory;
+    int64_t nmemory;
+    double base_w;
+    const double *idle_w;
+    const double *busy_w;
+    const int32_t *power_domain;
+    const int32_t *worker_class;
+} dahl_policy;
+
+/* ---- runtime ---- */
+
+typedef struct {
+    int32_t cpu_workers;
+    int32_t gpu_workers;
+    int32_t trace;
+    const char *scheduler;
+    const dahl_policy *policy;
+    int32_t npower;
+} dahl_config;
+
+typedef struct {
+    int32_t id;
+    int32_t arch;
+    int32_t device;
+    int32_t memory_node;
+    char name[64];
+} dahl_worker;
+
+typedef struct {
+    int32_t status;
+    int32_t codelet;
+    int32_t worker;
+    int64_t task;
+    int64_t answer;
+} dahl_failure;
+
+typedef struct {
+    int64_t task;
+    int64_t tag;
+    int32_t codelet;
+    int32_t worker;
+    double submit_s;
+    double ready_s;
+    double start_s;
+    double end_s;
+    double predicted_s;
+    double predicted_j;
+} dahl_trace_record;
+
+int dahl_is_simgrid(void);
+void dahl_version(int *major, int *minor, int *release);
+int dahl_limits(int *max_cpus, int *max_gpus, int *max_buffers);
+int dahl_predefined_scheduler(int index, const char **name, const char **description);
+int dahl_init(const dahl_config *config);
+int dahl_shutdown(void);
+int dahl_worker_count(void);
+int dahl_worker_info(int worker, dahl_worker *info);
+double dahl_now_s(void);
+double dahl_energy_used_j(void);
+int dahl_pause(void);
+int dahl_resume(void);
+int dahl_cancel(void);
+int dahl_failure_get(dahl_failure *failure);
+int dahl_wait_all(void);
+int dahl_wait_submitted(int64_t at_most);
+int64_t dahl_submitted(void);
+int64_t dahl_trace_count(void);
+int dahl_trace_take(dahl_trace_record *records, int64_t capacity);
+
+/* Runs dahl_main_callback as the main actor of a simulation. */
+int dahl_simulate(int argc, char **argv, int *returned);
+
+/* ---- data ---- */
+
+int dahl_data_register(void *array, uint64_t elements, uint64_t element_bytes, void **handle);
+int dahl_data_unregister(void *handle);
+int dahl_data_acquire(void *handle, int mode);
+int dahl_data_release(void *handle);
+
+/* ---- codelets and tasks ---- */
+
+typedef struct dahl_codelet dahl_codelet;
+
+/* arch_mask: bit 0 CPU, bit 1 GPU. modes: 1 read, 2 write, 3 both; with repeats the last one stands for the rest.
+ * model: 0 none, 1 the costs given with each task, 2 StarPU's history model under `symbol`. */
+int dahl_codelet_new(const char *name, const char *symbol, int32_t id, dahl_kernel cpu, int32_t arch_mask,
+                     const int32_t *modes, int32_t nmodes, int32_t repeats, int32_t model, dahl_codelet **codelet);
+void dahl_codelet_free(dahl_codelet *codelet);
+double dahl_expected_length_s(dahl_codelet *codelet, void **handles, int64_t nhandles, int worker);
+
+/* One prepared task. costs: nworkers lengths in seconds, then nworkers energies in joules; NULL is unknown. */
+typedef struct {
+    dahl_codelet *codelet;
+    const double *costs;
+    int64_t tag;
+    int64_t footprint;
+    int64_t first_handle;
+    int64_t nhandles;
+    int64_t first_arg;
+    int64_t nargs;
+    int32_t priority;
+    int32_t reserved;
+} dahl_node;
+
+/* Submits n tasks. Argument k becomes args[k] + step * strides[k]; strides may be NULL. */
+int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t *args, const int64_t *strides,
+                int64_t step);
+int dahl_submit_empty(dahl_codelet *codelet);
+#endif

@@ -1,0 +1,65 @@
+/* Shared by the C files only. */
+#ifndef DAHL_INTERNAL_H
+#define DAHL_INTERNAL_H
+#include <starpu.h>
+#include <starpu_scheduler.h>
+#include <stdatomic.h>
+#include "dahl.h"
+
+#define DAHL_POISON 0x5eed
+
+struct dahl_codelet {
+    struct starpu_codelet cl; /* first: a task's cl is the dahl_codelet */
+    struct starpu_perfmodel length_model;
+    struct starpu_perfmodel energy_model;
+    dahl_kernel cpu;
+    int32_t id;
+    int32_t repeats;
+    int32_t nmodes;
+    int32_t modes[STARPU_NMAXBUFS];
+    char *name;
+    char *symbol;
+};
+
+/* Rides on every task as its cl_arg; StarPU frees it with the task. */
+struct dahl_record {
+    struct dahl_codelet *codelet;
+    struct starpu_task *task;
+    const double *costs;
+    int64_t tag;
+    int64_t footprint;
+    int64_t job;
+    double ready_s;
+    int64_t nargs;
+    int64_t args[];
+};
+
+struct dahl_state {
+    atomic_int running;
+    atomic_int cancelled;
+    atomic_int failed;
+    dahl_failure failure;
+    int simgrid;
+    int trace;
+    int nworkers;
+    int nnodes;
+    int cpu_worker_of_device[STARPU_NMAXWORKERS];
+    int gpu_worker_of_device[STARPU_NMAXWORKERS];
+    dahl_policy policy;
+    int has_policy;
+};
+
+extern struct dahl_state dahl_state;
+extern struct starpu_sched_policy dahl_placement_policy;
+extern struct starpu_sched_policy dahl_pull_policy;
+
+void dahl_fail(int status, const struct dahl_record *record, int worker, int64_t answer);
+void dahl_trace_callback(void *arg);
+void dahl_trace_reset(void);
+
+static inline struct dahl_record *dahl_record_of(struct starpu_task *task)
+{
+    /* Every task of this binding has its callback set; StarPU's own internal tasks do not. */
+    return task->callback_func == dahl_trace_callback ? task->cl_arg : NULL;
+}
+#endif
