@@ -1,0 +1,79 @@
+"""starpu-py: StarPU from Python, natively and simulated. It needs no CNN.
+
+    from dahl import starpu
+
+    with starpu.Runtime(scheduler="eager") as runtime:
+        empty = runtime.codelet("empty")
+        for _ in range(1000):
+            runtime.submit(empty)
+        runtime.wait_all()
+"""
+
+from dahl.starpu.data import DataHandle
+from dahl.starpu.errors import (
+    AlreadyRunningError,
+    BadArgumentError,
+    CancelledError,
+    CostUnknownError,
+    InitError,
+    KernelError,
+    NoEligibleWorkerError,
+    NoSimGridError,
+    NotRunningError,
+    NoWorkerError,
+    OutOfMemoryError,
+    PolicyAnswerError,
+    PolicyRaisedError,
+    PolicyStarvedError,
+    StarPUError,
+    TasksPendingError,
+    UnknownSchedulerError,
+    VariantError,
+)
+from dahl.starpu.kernel import Kernel, Operand, compile_kernel, inline_kernel
+from dahl.starpu.platform import Gpu, Link, Platform
+from dahl.starpu.policy import MachineWatts, Policy, WorkerWatts
+from dahl.starpu.runtime import TRACE, Runtime, schedulers, version
+from dahl.starpu.task import Codelet, Costs, Step, TaskGraph
+from dahl.starpu.worker import Worker
+
+__all__ = [
+    "TRACE",
+    "AlreadyRunningError",
+    "BadArgumentError",
+    "CancelledError",
+    "Codelet",
+    "CostUnknownError",
+    "Costs",
+    "DataHandle",
+    "Gpu",
+    "InitError",
+    "Kernel",
+    "KernelError",
+    "Link",
+    "MachineWatts",
+    "NoEligibleWorkerError",
+    "NoSimGridError",
+    "NoWorkerError",
+    "NotRunningError",
+    "Operand",
+    "OutOfMemoryError",
+    "Platform",
+    "Policy",
+    "PolicyAnswerError",
+    "PolicyRaisedError",
+    "PolicyStarvedError",
+    "Runtime",
+    "StarPUError",
+    "Step",
+    "TaskGraph",
+    "TasksPendingError",
+    "UnknownSchedulerError",
+    "VariantError",
+    "Worker",
+    "WorkerWatts",
+    "compile_kernel",
+    "inline_kernel",
+    "schedulers",
+    "version",
+]

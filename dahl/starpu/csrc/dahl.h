@@ -147,6 +147,7 @@ int dahl_worker_count(void);
 int dahl_worker_info(int worker, dahl_worker *info);
 double dahl_now_s(void);
 double dahl_energy_used_j(void);
+int dahl_set_base_w(double base_w);
 int dahl_pause(void);
 int dahl_resume(void);
 int dahl_cancel(void);

@@ -157,6 +157,12 @@ double dahl_energy_used_j(void)
 #endif
 }
 
+int dahl_set_base_w(double base_w)
+{
+    dahl_state.policy.base_w = base_w;
+    return DAHL_OK;
+}
+
 int dahl_pause(void)
 {
     if (!atomic_load(&dahl_state.running))

@@ -1,0 +1,67 @@
+"""Data handles: NumPy memory that StarPU knows of and keeps coherent between memory nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from dahl.starpu.errors import check
+
+if TYPE_CHECKING:
+    from dahl.starpu.runtime import Runtime
+
+MODES = {"r": 1, "w": 2, "rw": 3}
+"""StarPU's access modes STARPU_R, STARPU_W, STARPU_RW."""
+
+
+@final
+class DataHandle:
+    """A C-contiguous array registered with StarPU (starpu_vector_data_register).
+
+    Tasks that name the same handle are ordered by how they access it. Outside of tasks the array may be touched only
+    inside ``acquire``.
+    """
+
+    __slots__ = ("_runtime", "array", "pointer")
+
+    def __init__(self, runtime: Runtime, array: np.ndarray) -> None:
+        if not array.flags.c_contiguous:
+            raise ValueError(f"an array of strides {array.strides} is not C-contiguous; register a copy")
+        if array.size == 0:
+            raise ValueError(f"an array of shape {array.shape} has no elements to register")
+        ffi, lib = runtime.ffi, runtime.lib
+        out = ffi.new("void **")
+        status = lib.dahl_data_register(ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out)
+        check(status, f"registering an array of shape {array.shape}")
+        self._runtime = runtime
+        self.array = array
+        self.pointer: int = int(ffi.cast("uintptr_t", out[0]))
+
+    @contextmanager
+    def acquire(self, mode: str = "r") -> Iterator[np.ndarray]:
+        """Wait for the tasks that ``mode`` (r, w or rw) has to wait for, and lend the array in host memory."""
+        if mode not in MODES:
+            raise ValueError(f"mode must be r, w or rw, got {mode!r}")
+        if mode != "r" and not self.array.flags.writeable:
+            raise ValueError("the array is read-only; acquire it with mode='r'")
+        lib, pointer = self._runtime.lib, self._handle()
+        check(lib.dahl_data_acquire(pointer, MODES[mode]), "acquiring data")
+        try:
+            yield self.array
+        finally:
+            lib.dahl_data_release(pointer)
+
+    def unregister(self) -> None:
+        """Wait for the tasks that use the data, bring it home and forget it. A second call does nothing."""
+        if self.pointer:
+            check(self._runtime.lib.dahl_data_unregister(self._handle()), "unregistering data")
+            self._runtime.forget(self)
+            self.pointer = 0
+
+    def _handle(self) -> Any:
+        if not self.pointer:
+            raise ValueError("the handle is unregistered")
+        return self._runtime.ffi.cast("void *", self.pointer)

@@ -1,0 +1,411 @@
+"""The runtime: starting StarPU, native or simulated, its workers, waiting, failures and the task trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar, final
+
+import numpy as np
+
+from dahl.starpu import binding
+from dahl.starpu.data import DataHandle
+from dahl.starpu.errors import (
+    ERRORS,
+    AlreadyRunningError,
+    BadArgumentError,
+    CostUnknownError,
+    KernelError,
+    NoWorkerError,
+    PolicyAnswerError,
+    PolicyRaisedError,
+    PolicyStarvedError,
+    StarPUError,
+    UnknownSchedulerError,
+    check,
+)
+from dahl.starpu.kernel import Kernel, cache_root
+from dahl.starpu.platform import Platform
+from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
+from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_submission
+from dahl.starpu.worker import Worker
+
+Result = TypeVar("Result")
+
+TRACE = np.dtype(
+    [
+        ("task", np.int64),
+        ("tag", np.int64),
+        ("codelet", np.int32),
+        ("worker", np.int32),
+        ("submit_s", np.float64),
+        ("ready_s", np.float64),
+        ("start_s", np.float64),
+        ("end_s", np.float64),
+        ("predicted_s", np.float64),
+        ("predicted_j", np.float64),
+    ],
+    align=True,
+)
+"""``dahl_trace_record`` of csrc/dahl.h: seconds on StarPU's clock, joules net of idle."""
+
+WORKER_CAPACITY = 512
+
+
+def schedulers(variant: str = "native") -> dict[str, str]:
+    """Return StarPU's own scheduling policies: name to description (starpu_sched_get_predefined_policies)."""
+    module = binding.load(variant)
+    name, description = module.ffi.new("const char **"), module.ffi.new("const char **")
+    found: dict[str, str] = {}
+    while module.lib.dahl_predefined_scheduler(len(found), name, description) == 0:
+        found[module.ffi.string(name[0]).decode()] = module.ffi.string(description[0]).decode()
+    return found
+
+
+def version(variant: str = "native") -> str:
+    """Return the version of the StarPU that is loaded, such as ``1.4.10``."""
+    module = binding.load(variant)
+    parts = [module.ffi.new("int *") for _ in range(3)]
+    module.lib.dahl_version(*parts)
+    return ".".join(str(part[0]) for part in parts)
+
+
+@final
+class Runtime:
+    """StarPU, running: natively, or inside a simulation of ``platform``.
+
+    Args:
+        cpu_workers: CPU workers; None is every core that StarPU finds.
+        gpu_workers: GPU workers; None is every GPU.
+        scheduler: the name of one of StarPU's policies, or a compiled policy.
+        platform: the machine to simulate; None runs natively.
+        trace: whether each task's times are kept for ``take_trace``.
+        home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
+        watts: tells, once the workers are known, the watts that a policy sees.
+
+    ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
+    ``with Runtime(...) as runtime`` does so natively, for interactive use.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpu_workers: int | None = None,
+        gpu_workers: int | None = 0,
+        scheduler: str | Policy = "lws",
+        platform: Platform | None = None,
+        trace: bool = True,
+        home: Path | None = None,
+        watts: WattsOf | None = None,
+    ) -> None:
+        self.platform, self.simulated = platform, platform is not None
+        module = binding.load("simgrid" if self.simulated else "native")
+        self.ffi, self.lib = module.ffi, module.lib
+        self.workers: tuple[Worker, ...] = ()
+        self.codelets: list[Codelet] = []
+        self._handles: dict[int, DataHandle] = {}
+        self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
+        self._scheduler, self._trace, self._watts = scheduler, trace, watts
+        self._home = (home or cache_root() / "starpu").resolve()
+        self._installed: InstalledPolicy | None = None
+        self._raised: list[BaseException] = []
+        self._check_arguments()
+
+    # ---- running ----
+
+    def run(self, main: Callable[..., Result], *args: Any) -> Result:
+        """Start StarPU, call ``main(self, *args)``, shut StarPU down and return what main returned.
+
+        A simulation runs once per process: SimGrid's engine cannot be started again.
+        """
+        if not self.simulated:
+            with self:
+                return main(self, *args)
+        outcome: list[Result] = []
+        error: list[BaseException] = []
+
+        def inside() -> int:
+            try:
+                self._start()
+                try:
+                    outcome.append(main(self, *args))
+                finally:
+                    self._stop()
+            except BaseException as raised:
+                error.append(raised)
+            return 0
+
+        self._simulate(inside)
+        if error:
+            raise error[0]
+        return outcome[0]
+
+    def __enter__(self) -> Runtime:
+        if self.simulated:
+            raise StarPUError("a simulation runs inside SimGrid: use Runtime(platform=...).run(main)")
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.lib.dahl_cancel()
+        self._stop()
+
+    # ---- data, codelets, tasks ----
+
+    def register(self, array: np.ndarray) -> DataHandle:
+        """Register a C-contiguous array and return its handle. The array must not be used but through the handle."""
+        handle = DataHandle(self, array)
+        self._handles[handle.pointer] = handle
+        return handle
+
+    def codelet(
+        self,
+        name: str,
+        kernel: Kernel | None = None,
+        *,
+        arches: Sequence[str] = ("cpu",),
+        model: Model = "none",
+        symbol: str | None = None,
+    ) -> Codelet:
+        """Return a new codelet; see Codelet."""
+        return Codelet(self, name, kernel, arches=arches, model=model, symbol=symbol)
+
+    def graph(self) -> TaskGraph:
+        """Return an empty task graph."""
+        return TaskGraph(self)
+
+    def submit(
+        self,
+        codelet: Codelet,
+        handles: Sequence[DataHandle] = (),
+        args: np.ndarray | None = None,
+        *,
+        costs: Costs | None = None,
+        priority: int = 0,
+        tag: int = 0,
+    ) -> None:
+        """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
+        if not handles and args is None and costs is None:
+            check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
+            return
+        graph = TaskGraph(self)
+        graph.add(codelet, handles, args, costs=costs, priority=priority, tag=tag)
+        if costs:
+            self.keep(costs)
+        graph.submit()
+
+    def keep(self, thing: Any) -> None:
+        """Keep something alive until StarPU shuts down."""
+        self._kept[id(thing)] = thing
+
+    def wait_all(self) -> None:
+        """Wait for every submitted task. Raises KernelError or a policy's error where one failed."""
+        check_submission(self, self.lib.dahl_wait_all())
+
+    def wait_submitted(self, at_most: int) -> None:
+        """Wait until at most so many tasks are submitted and not done (starpu_task_wait_for_n_submitted)."""
+        check_submission(self, self.lib.dahl_wait_submitted(at_most))
+
+    def expected_length_s(self, codelet: Codelet, handles: Sequence[DataHandle], worker: int) -> float:
+        """Return what the codelet's history model expects of a task on these data, in seconds; NaN where unknown."""
+        pointers = self.ffi.new("void *[]", [self.ffi.cast("void *", handle.pointer) for handle in handles])
+        return float(self.lib.dahl_expected_length_s(codelet.pointer, pointers, len(handles), worker))
+
+    # ---- time, energy, trace ----
+
+    def now_s(self) -> float:
+        """Return StarPU's clock in seconds: real, or the simulation's."""
+        return float(self.lib.dahl_now_s())
+
+    def energy_used_j(self) -> float:
+        """Return StarPU's own account of a simulation's joules (starpu_energy_used); NaN natively."""
+        return float(self.lib.dahl_energy_used_j())
+
+    def clock_offset_ns(self) -> int:
+        """Return what to add to StarPU's clock, in ns, to get ``time.monotonic_ns``. Natively only."""
+        before, now_s, after = time.monotonic_ns(), self.now_s(), time.monotonic_ns()
+        return (before + after) // 2 - round(now_s * 1e9)
+
+    def take_trace(self) -> np.ndarray:
+        """Return the records of the tasks that ended since the last call, ordered by their end, and forget them.
+
+        Raises TasksPendingError while tasks are left.
+        """
+        records = np.empty(self.lib.dahl_trace_count(), TRACE)
+        pointer = self.ffi.cast("dahl_trace_record *", records.ctypes.data)
+        check(self.lib.dahl_trace_take(pointer, records.size), "taking the trace")
+        return records[np.argsort(records["end_s"], kind="stable")]
+
+    def pause(self) -> None:
+        """Put every worker to sleep (starpu_pause)."""
+        check(self.lib.dahl_pause(), "pausing")
+
+    def resume(self) -> None:
+        """Wake the workers again (starpu_resume)."""
+        check(self.lib.dahl_resume(), "resuming")
+
+    def cancel(self) -> None:
+        """Skip the kernels of every task from now on; StarPU cannot take tasks back."""
+        self.lib.dahl_cancel()
+
+    # ---- used by the classes of this package ----
+
+    def adopt(self, codelet: Codelet) -> int:
+        """Keep a codelet until shutdown and return its number."""
+        self.codelets.append(codelet)
+        return len(self.codelets) - 1
+
+    def forget(self, handle: DataHandle) -> None:
+        """Drop an unregistered handle."""
+        self._handles.pop(handle.pointer, None)
+
+    def raise_failure(self, status: int) -> NoReturn:
+        """Raise the error of a failed task, with the exception of its kernel or policy as the cause."""
+        failure = self.ffi.new("dahl_failure *")
+        self.lib.dahl_failure_get(failure)
+        error = ERRORS.get(status, StarPUError)
+        cause = self._raised[0] if self._raised else None
+        codelet = self.codelets[failure.codelet].name if 0 <= failure.codelet < len(self.codelets) else "?"
+        policy = getattr(self._scheduler, "name", self._scheduler)
+        about = f"task {failure.task} ({codelet})"
+        because = f": {type(cause).__name__}: {cause}" if cause else ""
+        messages: dict[type[StarPUError], str] = {
+            KernelError: f"{about} failed on worker {failure.worker}{because}",
+            PolicyRaisedError: f"policy {policy} raised at {about}{because}",
+            PolicyAnswerError: f"policy {policy} answered {failure.answer} for {about}, "
+            f"which is none of the workers or rows that can take it",
+            PolicyStarvedError: f"policy {policy} left every worker idle while {about} waited",
+            CostUnknownError: f"policy {policy} needs expected times and energies, and those of {about} are unknown; "
+            "measure them first",
+        }
+        if error not in messages:
+            check(status, "submitting or waiting")
+        raise error(messages[error]) from cause
+
+    # ---- inside ----
+
+    def _check_arguments(self) -> None:
+        if self._cpu_workers is not None and self._cpu_workers < 0:
+            raise BadArgumentError(f"cpu_workers must be 0 or more, got {self._cpu_workers}")
+        available = len(self.platform.cpu_classes) if self.platform else len(os.sched_getaffinity(0))
+        if self._cpu_workers is not None and self._cpu_workers > available:
+            where = f"platform {self.platform.name}" if self.platform else "this machine"
+            raise BadArgumentError(f"cpu_workers={self._cpu_workers}, but {where} has {available} CPU cores")
+        if isinstance(self._scheduler, str):
+            known = schedulers("simgrid" if self.simulated else "native")
+            if self._scheduler not in known:
+                raise UnknownSchedulerError(f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}")
+
+    def _environment(self) -> dict[str, str]:
+        models = self._home / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        name = "host"
+        if self.platform:
+            self.platform.write(models)
+            name = self.platform.name
+        return {
+            "STARPU_HOME": str(self._home),
+            "STARPU_PERF_MODEL_DIR": str(models),
+            "STARPU_HOSTNAME": name,
+            "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
+        }
+
+    def _config(self) -> Any:
+        config = self.ffi.new("dahl_config *")
+        cpus = -1 if self._cpu_workers is None else self._cpu_workers
+        if self._cpu_workers is None:
+            cpus = (
+                len(self.platform.cpu_classes) - len(self.platform.gpus)
+                if self.platform
+                else len(os.sched_getaffinity(0))
+            )
+        gpus = self._gpu_workers
+        if gpus is None or self.platform:
+            gpus = len(self.platform.gpus) if self.platform else 0
+        config.cpu_workers, config.gpu_workers, config.trace = cpus, gpus, int(self._trace)
+        if isinstance(self._scheduler, str):
+            self._name = self.ffi.new("char[]", self._scheduler.encode())
+            config.scheduler = self._name
+        else:
+            self._installed = InstalledPolicy(self.ffi, self._scheduler, WORKER_CAPACITY)
+            config.policy = self._installed.struct
+            config.npower = WORKER_CAPACITY
+        return config
+
+    def _start(self) -> None:
+        os.environ.update(self._environment())
+        self._kept: dict[int, Any] = {}
+        self._raised.clear()
+        self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        try:
+            status = self.lib.dahl_init(self._config())
+            if status == AlreadyRunningError.status:
+                raise AlreadyRunningError("StarPU is running in this process already; leave that Runtime first")
+            if status == NoWorkerError.status:
+                raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
+            check(status, "starting StarPU")
+        except BaseException:
+            sys.unraisablehook = self._previous_hook
+            raise
+        self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
+        if self._installed:
+            watts = self._watts(self.workers) if self._watts else None
+            self._installed.describe(self.lib, self.workers, watts)
+
+    def _stop(self) -> None:
+        try:
+            self.lib.dahl_wait_all()
+            for handle in list(self._handles.values()):
+                handle.unregister()
+            check(self.lib.dahl_shutdown(), "shutting StarPU down")
+        finally:
+            sys.unraisablehook = self._previous_hook
+            self.workers = ()
+
+    def _worker(self, number: int) -> Worker:
+        info = self.ffi.new("dahl_worker *")
+        check(self.lib.dahl_worker_info(number, info), f"asking about worker {number}")
+        arch = "cpu" if info.arch == 0 else "cuda"
+        worker_class = arch
+        if self.platform:
+            worker_class = (
+                self.platform.cpu_classes[info.device]
+                if arch == "cpu"
+                else self.platform.gpus[info.device].worker_class
+            )
+        name = self.ffi.string(info.name).decode()
+        return Worker(number, name, arch, info.device, info.memory_node, worker_class)  # type: ignore[arg-type]
+
+    def _unraisable(self, unraisable: Any) -> None:
+        """Keep what a compiled kernel or policy raised; Numba can only report it this way."""
+        if "numba" in str(unraisable.object) and unraisable.exc_value is not None:
+            self._raised.append(unraisable.exc_value)
+        else:
+            self._previous_hook(unraisable)
+
+    def _simulate(self, inside: Callable[[], int]) -> None:
+        global _inside
+        if _inside is not None:
+            raise AlreadyRunningError("this process has simulated already; SimGrid starts once per process")
+        _inside = inside
+        os.environ.update(self._environment())
+        self.ffi.def_extern(name="dahl_main_callback", error=-1)(_call_inside)
+        words = [self.ffi.new("char[]", word) for word in (b"dahl", b"--log=root.thres:warning")]
+        argv = self.ffi.new("char *[]", [*words, self.ffi.NULL])
+        returned = self.ffi.new("int *")
+        check(self.lib.dahl_simulate(len(words), argv, returned), "entering the simulation")
+
+
+_inside: Callable[[], int] | None = None
+
+
+def _call_inside() -> int:
+    assert _inside is not None
+    return _inside()

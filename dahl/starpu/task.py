@@ -1,0 +1,205 @@
+"""Codelets, tasks and recorded task graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import numpy as np
+
+from dahl.starpu.data import MODES, DataHandle
+from dahl.starpu.errors import check
+from dahl.starpu.kernel import Kernel, compile_kernel
+
+if TYPE_CHECKING:
+    from dahl.starpu.runtime import Runtime
+
+Model = Literal["none", "costs", "history"]
+MODELS: dict[str, int] = {"none": 0, "costs": 1, "history": 2}
+
+NODE = np.dtype(
+    [
+        ("codelet", np.uint64),
+        ("costs", np.uint64),
+        ("tag", np.int64),
+        ("footprint", np.int64),
+        ("first_handle", np.int64),
+        ("nhandles", np.int64),
+        ("first_arg", np.int64),
+        ("nargs", np.int64),
+        ("priority", np.int32),
+        ("reserved", np.int32),
+    ],
+    align=True,
+)
+"""``dahl_node`` of csrc/dahl.h."""
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """An integer scalar of a recorded task that moves: ``base + step * stride`` at each submission."""
+
+    base: int
+    stride: int
+
+
+@final
+class Costs:
+    """Expected seconds and joules (net of idle) of one kind of task on each worker; NaN where unknown.
+
+    Source: StarPU asks for them through ``starpu_perfmodel.arch_cost_function``.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, length_s: Sequence[float], energy_j: Sequence[float]) -> None:
+        if len(length_s) != len(energy_j):
+            raise ValueError(f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker")
+        self.table = np.array([length_s, energy_j], dtype=np.float64)
+        known = self.table[0][~np.isnan(self.table[0])]
+        if (known <= 0).any() or not np.isfinite(known).all():
+            raise ValueError(f"an expected length must be above 0 s and finite, or NaN: got {list(length_s)}")
+
+    @property
+    def length_s(self) -> np.ndarray:
+        """Seconds by worker."""
+        view: np.ndarray = self.table[0]
+        return view
+
+    @property
+    def energy_j(self) -> np.ndarray:
+        """Joules by worker."""
+        view: np.ndarray = self.table[1]
+        return view
+
+
+@final
+class Codelet:
+    """What a kind of task runs, where, how it accesses its data, and how its length is predicted.
+
+    ``kernel`` None is the empty task. ``model`` is ``costs`` (given with each task), ``history`` (StarPU's own,
+    measured as tasks run, kept under ``symbol``) or ``none``. A simulation never runs the kernel.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        kernel: Kernel | None = None,
+        *,
+        arches: Sequence[str] = ("cpu",),
+        model: Model = "none",
+        symbol: str | None = None,
+    ) -> None:
+        unknown = set(arches) - {"cpu", "cuda"}
+        if unknown or not arches:
+            raise ValueError(f"codelet {name}: arches must be cpu and/or cuda, got {list(arches)}")
+        if model not in MODELS:
+            raise ValueError(f"codelet {name}: model must be one of {', '.join(MODELS)}, got {model!r}")
+        self.name, self.kernel, self.model = name, kernel, model
+        self.arches = tuple(arches)
+        self.id = runtime.adopt(self)
+        ffi, lib = runtime.ffi, runtime.lib
+        operands = kernel.operands if kernel else ()
+        entry = 0 if kernel is None or runtime.simulated else compile_kernel(kernel).address
+        out = ffi.new("dahl_codelet **")
+        status = lib.dahl_codelet_new(
+            name.encode(),
+            (symbol or name).encode(),
+            self.id,
+            ffi.cast("dahl_kernel", entry),
+            sum({"cpu": 1, "cuda": 2}[arch] for arch in self.arches),
+            [MODES[operand.mode] for operand in operands],
+            len(operands),
+            int(kernel.repeats if kernel else False),
+            MODELS[model],
+            out,
+        )
+        check(status, f"making codelet {name} with {len(operands)} operands")
+        self.pointer: Any = out[0]
+        self.address: int = int(ffi.cast("uintptr_t", out[0]))
+
+
+@final
+class TaskGraph:
+    """Prepared tasks that one call submits, any number of times.
+
+    Made by ``Runtime.graph()``. Handles and codelets stay alive with it.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._nodes: list[tuple[int, ...]] = []
+        self._handles: list[int] = []
+        self._args: list[np.ndarray] = []
+        self._strides: list[tuple[int, int]] = []
+        self._nargs = 0
+        self._kept: list[Any] = []
+        self._frozen: tuple[Any, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def add(
+        self,
+        codelet: Codelet,
+        handles: Sequence[DataHandle] = (),
+        args: np.ndarray | None = None,
+        *,
+        strides: Mapping[int, int] | None = None,
+        costs: Costs | None = None,
+        priority: int = 0,
+        tag: int = 0,
+        footprint: int = 0,
+    ) -> None:
+        """Append a task. ``args`` is the kernel's block; ``strides`` says by position what moves with the step."""
+        block = np.empty(0, np.int64) if args is None else args
+        self._nodes.append(
+            (
+                codelet.address,
+                costs.table.ctypes.data if costs else 0,
+                tag,
+                footprint,
+                len(self._handles),
+                len(handles),
+                self._nargs,
+                block.size,
+                priority,
+                0,
+            )
+        )
+        self._strides += [(self._nargs + at, stride) for at, stride in (strides or {}).items()]
+        self._handles += [handle.pointer for handle in handles]
+        self._args.append(block)
+        self._nargs += block.size
+        self._kept += [codelet, costs, *handles]
+        self._frozen = None
+
+    def submit(self, step: int = 0) -> None:
+        """Submit every task, in the order in which they were added."""
+        if self._frozen is None:
+            self._frozen = self._freeze()
+        check_submission(self._runtime, self._runtime.lib.dahl_submit(*self._frozen, step))
+
+    def _freeze(self) -> tuple[Any, ...]:
+        ffi = self._runtime.ffi
+        nodes = np.array(self._nodes, NODE)
+        handles = np.array(self._handles or [0], np.uint64)
+        args = np.concatenate([*self._args, np.zeros(1, np.int64)])
+        strides = np.zeros(args.size, np.int64)
+        for at, stride in self._strides:
+            strides[at] = stride
+        self._arrays = (nodes, handles, args, strides)
+        pointers = [
+            ffi.cast(kind, array.ctypes.data)
+            for kind, array in zip(("dahl_node *", "void **", "int64_t *", "int64_t *"), self._arrays, strict=True)
+        ]
+        return pointers[0], len(nodes), *pointers[1:]
+
+
+def check_submission(runtime: Runtime, status: int) -> None:
+    """Raise what a submission's or a wait's status stands for, with the failed task where there is one."""
+    if status:
+        runtime.raise_failure(status)
