@@ -157,6 +157,16 @@ class Runtime:
             self.lib.dahl_cancel()
         self._stop()
 
+    @property
+    def scheduler_name(self) -> str:
+        """The scheduling policy's name."""
+        return self._scheduler if isinstance(self._scheduler, str) else self._scheduler.name
+
+    @property
+    def policy_needs_costs(self) -> bool:
+        """Whether the policy refuses tasks of unknown length or energy."""
+        return not isinstance(self._scheduler, str) and self._scheduler.needs_costs
+
     # ---- data, codelets, tasks ----
 
     def register(self, array: np.ndarray) -> DataHandle:
@@ -192,7 +202,7 @@ class Runtime:
         tag: int = 0,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
-        if not handles and args is None and costs is None:
+        if not handles and args is None and costs is None and not self.simulated and not self.policy_needs_costs:
             check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
             return
         graph = TaskGraph(self)
@@ -273,7 +283,7 @@ class Runtime:
         error = ERRORS.get(status, StarPUError)
         cause = self._raised[0] if self._raised else None
         codelet = self.codelets[failure.codelet].name if 0 <= failure.codelet < len(self.codelets) else "?"
-        policy = getattr(self._scheduler, "name", self._scheduler)
+        policy = self.scheduler_name
         about = f"task {failure.task} ({codelet})"
         because = f": {type(cause).__name__}: {cause}" if cause else ""
         messages: dict[type[StarPUError], str] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import numpy as np
 
 from dahl.starpu.data import MODES, DataHandle
-from dahl.starpu.errors import check
+from dahl.starpu.errors import CostUnknownError, check
 from dahl.starpu.kernel import Kernel, compile_kernel
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ class Costs:
     Source: StarPU asks for them through ``starpu_perfmodel.arch_cost_function``.
     """
 
-    __slots__ = ("table",)
+    __slots__ = ("checked", "table")
 
     def __init__(self, length_s: Sequence[float], energy_j: Sequence[float]) -> None:
         if len(length_s) != len(energy_j):
             raise ValueError(f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker")
         self.table = np.array([length_s, energy_j], dtype=np.float64)
+        self.checked: set[tuple[int, bool]] = set()
         known = self.table[0][~np.isnan(self.table[0])]
         if (known <= 0).any() or not np.isfinite(known).all():
             raise ValueError(f"an expected length must be above 0 s and finite, or NaN: got {list(length_s)}")
@@ -142,6 +143,27 @@ class TaskGraph:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def _check_costs(self, codelet: Codelet, costs: Costs | None) -> None:
+        """Refuse a task whose length (in a simulation) or length and energy (for a policy) are needed and unknown."""
+        needs_energy = self._runtime.policy_needs_costs
+        if not needs_energy and (not self._runtime.simulated or codelet.model == "history"):
+            return
+        if costs and (codelet.id, needs_energy) in costs.checked:
+            return
+        for worker in self._runtime.workers:
+            if worker.arch not in codelet.arches:
+                continue
+            missing = "length_s" if costs is None or np.isnan(costs.length_s[worker.id]) else ""
+            if not missing and costs and needs_energy and np.isnan(costs.energy_j[worker.id]):
+                missing = "energy_j"
+            if missing:
+                who = f"policy {self._runtime.scheduler_name}" if needs_energy else "the simulation"
+                raise CostUnknownError(
+                    f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: measure it first"
+                )
+        if costs:
+            costs.checked.add((codelet.id, needs_energy))
+
     def add(
         self,
         codelet: Codelet,
@@ -155,6 +177,7 @@ class TaskGraph:
         footprint: int = 0,
     ) -> None:
         """Append a task. ``args`` is the kernel's block; ``strides`` says by position what moves with the step."""
+        self._check_costs(codelet, costs)
         block = np.empty(0, np.int64) if args is None else args
         self._nodes.append(
             (

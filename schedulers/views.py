@@ -1,0 +1,72 @@
+"""The records that a policy sees, in SI units.
+
+They have the layout of the structures in dahl/starpu/csrc/dahl.h; a test holds them equal.
+What is unknown is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CPU, CUDA = 0, 1
+"""Values of ``workers[w].arch``."""
+
+TASK = np.dtype(
+    [
+        ("id", np.int64),
+        ("footprint", np.int64),
+        ("ready_s", np.float64),
+        ("codelet", np.int32),
+        ("priority", np.int32),
+    ],
+    align=True,
+)
+"""The task that a placement policy places. ``footprint`` is equal for tasks of equal cost."""
+
+READY = np.dtype(
+    [
+        ("count", np.int64),
+        ("sequence", np.int64),
+        ("footprint", np.int64),
+        ("ready_s", np.float64),
+        ("codelet", np.int32),
+        ("priority", np.int32),
+    ],
+    align=True,
+)
+"""One kind of ready task: how many wait, and when the oldest came (``sequence`` counts arrivals)."""
+
+WORKER = np.dtype(
+    [
+        ("length_s", np.float64),
+        ("energy_j", np.float64),
+        ("transfer_s", np.float64),
+        ("available_s", np.float64),
+        ("idle_w", np.float64),
+        ("busy_w", np.float64),
+        ("queued", np.int64),
+        ("can_run", np.int32),
+        ("arch", np.int32),
+        ("memory_node", np.int32),
+        ("worker_class", np.int32),
+        ("power_domain", np.int32),
+        ("reserved", np.int32),
+    ],
+    align=True,
+)
+"""What the task would take on a worker, and the worker's state.
+
+``energy_j`` is net of the worker's idle watts. ``available_s`` is how long until what the worker has is done.
+"""
+
+SYSTEM = np.dtype(
+    [
+        ("now_s", np.float64),
+        ("base_w", np.float64),
+        ("idle_w", np.float64),
+        ("ready_count", np.int64),
+        ("running_count", np.int64),
+    ],
+    align=True,
+)
+"""The machine: ``idle_w`` sums the workers' idle watts, ``base_w`` is the rest of the machine."""
