@@ -18,6 +18,7 @@ from dahl.datasets.base import DatasetError
 if TYPE_CHECKING:
     from PIL import Image
 
+_BLOCK_BYTES = 1 << 22
 _BLOCK_IMAGES = 64
 # Pillow's other modes (16-bit grey, floats) would be clipped to 255 by a conversion to 8 bits.
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -35,18 +36,25 @@ class PixelFormat:
     def image_bytes(self) -> int:
         return self.channels * self.height * self.width
 
+    @property
+    def block_images(self) -> int:
+        """How many images a thread decodes at a time."""
+        return max(1, min(_BLOCK_IMAGES, _BLOCK_BYTES // self.image_bytes))
+
 
 def write_images(paths: Sequence[Path], target: Path, pixel_format: PixelFormat, workers: int) -> None:
     """Decode `paths` into `target`, a .npy file of uint8 (N, channels, height, width), with a progress bar.
 
-    Threads rather than processes: Pillow frees the GIL while it decodes and resizes, nothing has to be
-    pickled, and a fork of a process that runs StarPU's threads is not safe. Each thread writes its blocks in
-    place, so that memory holds a block per thread whatever the number of images.
+    Threads rather than processes: Pillow frees the GIL while it decodes and resizes, which is where the time
+    of a photograph goes, and neither a fork under StarPU's threads nor a second start of the user's script is
+    safe. (Images of some 50 x 50 pixels spend their 0.2 ms in Python and gain nothing.) Each thread writes its
+    blocks in place, so that memory holds a block per thread whatever the number of images.
     Raises DatasetError for an image that cannot be decoded, OSError where the file cannot be written.
     """
     from tqdm import tqdm
 
     shape = (len(paths), pixel_format.channels, pixel_format.height, pixel_format.width)
+    step = pixel_format.block_images
     with target.open("wb") as stream, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
@@ -57,12 +65,12 @@ def write_images(paths: Sequence[Path], target: Path, pixel_format: PixelFormat,
         futures = {
             pool.submit(
                 _write_block,
-                paths[start : start + _BLOCK_IMAGES],
+                paths[start : start + step],
                 stream.fileno(),
                 offset + start * pixel_format.image_bytes,
                 pixel_format,
             )
-            for start in range(0, len(paths), _BLOCK_IMAGES)
+            for start in range(0, len(paths), step)
         }
         try:
             with tqdm(total=len(paths), unit="image", desc=target.stem, disable=None) as bar:
