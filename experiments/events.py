@@ -1,11 +1,12 @@
 """What a trial tells its supervisor while it runs: one JSON object per line over a pipe.
 
-Events: started, notice, calibrating, epoch_start, batch, epoch_end, evaluated, window, failed, finished.
+Events: loading, started, notice, calibrating, epoch_start, batch, epoch_end, evaluated, window, failed, finished.
 Each carries `event` and `t_mono_ns`; the fields of each are those that `experiments.progress` shows.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import numbers
@@ -13,7 +14,9 @@ import os
 import select
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, TextIO, cast
 
 Event = dict[str, Any]
 
@@ -81,6 +84,32 @@ class EventWriter:
     def _line(event: str, fields: dict[str, Any]) -> bytes:
         record = {"event": event, "t_mono_ns": time.monotonic_ns(), **plain(fields)}
         return (json.dumps(record, allow_nan=False) + "\n").encode()
+
+
+class _ReportedText(io.TextIOBase):
+    """Passes text on and sends its last line as an event, twice a second at most."""
+
+    def __init__(self, events: EventWriter, event: str, stream: TextIO) -> None:
+        self._events, self._event, self._stream = events, event, stream
+        self._next_s = 0.0
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+        if lines and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + 0.5
+            self._events.emit(self._event, message=lines[-1][:200])
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@contextmanager
+def report_stderr(events: EventWriter, event: str) -> Iterator[None]:
+    """Show on the terminal what the block writes to stderr, such as a progress bar; the log gets it all the same."""
+    with redirect_stderr(cast(TextIO, _ReportedText(events, event, sys.stderr))):
+        yield
 
 
 class EventReader:

@@ -57,10 +57,15 @@ def _chosen(group: str, overrides: Sequence[str]) -> str:
 
 
 def _parameters(group: str, option: str) -> list[str]:
+    """The keys of an option, with those of the options that it builds on."""
     if option not in options(group):
         return []
-    config = OmegaConf.load(CONFIGS / group / f"{option}.yaml")
-    return [f"{group}.{key}" for key in config if not str(key).startswith("_")]
+    config = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
+    assert isinstance(config, dict)
+    bases = [base for base in config.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    inherited = [key for base in bases for key in _parameters(group, base)]
+    own = [f"{group}.{key}" for key in config if not str(key).startswith("_")]
+    return list(dict.fromkeys(inherited + own))
 
 
 def _quoted(text: str) -> str:

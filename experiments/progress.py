@@ -68,6 +68,8 @@ class TrialDisplay:
                 self._on_started(event)
             case "notice":
                 self._say(escape(str(event["message"])))
+            case "loading":
+                self._update(escape(str(event["message"])), "")
             case "calibrating":
                 self._update(escape(str(event["message"])), "", aloud=True)
             case "epoch_start":

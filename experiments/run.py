@@ -101,7 +101,9 @@ def finalise(
     Returns one line for each table that lost its last, incomplete rows.
     """
     torn: list[str] = []
-    if any(run_dir.glob("*.arrows")):  # the trial did not come to this itself
+    if any(run_dir.glob("*.arrows")) or any(
+        run_dir.glob("*.stream")
+    ):  # the trial did not come to this itself
         from experiments.tables import finish_tables
 
         torn = [

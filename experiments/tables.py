@@ -6,7 +6,7 @@ A Parquet file whose writer was killed cannot be read at all; a stream loses its
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from experiments.records import sync_folder
 
-TABLES = ("epochs", "windows", "power", "tasks")
-"""In the order in which a trial that was killed is cleaned up."""
+TABLES = ("epochs", "windows", "tasks")
+"""The tables that are Arrow streams while a trial runs; `power` is a stream of `energy.stream`, one write a record."""
 
 _END_BYTES = 8  # Arrow takes a tail that is shorter than a message's length for the end of the stream
 _ROW_GROUP_ROWS = 65536
@@ -53,6 +53,11 @@ class TableStream:
 def stream_path(run_dir: Path, name: str) -> Path:
     """Where the stream of a table lies while the trial runs."""
     return run_dir / f"{name}.arrows"
+
+
+def power_stream_path(run_dir: Path) -> Path:
+    """Where the power stream lies while the trial runs."""
+    return run_dir / "power.stream"
 
 
 def parquet_path(run_dir: Path, name: str) -> Path:
@@ -144,6 +149,21 @@ def _write_parquet(stream: _Stream, schema: pa.Schema, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def finish_tables(run_dir: Path, names: Sequence[str] = TABLES) -> list[str]:
+def finish_power(run_dir: Path) -> bool:
+    """The same for the power stream, if there is one."""
+    from energy import stream
+
+    source = power_stream_path(run_dir)
+    if not source.exists():
+        return False
+    about = stream.read_stream(source).attrs
+    stream.to_parquet(source, parquet_path(run_dir, "power"))
+    source.unlink()
+    sync_folder(run_dir)
+    return bool(about["torn_bytes"] or about["bad_records"])
+
+
+def finish_tables(run_dir: Path) -> list[str]:
     """Turn every stream of a run into Parquet; the names of those that lost a torn tail."""
-    return [name for name in names if to_parquet(run_dir, name)]
+    torn = [name for name in TABLES if to_parquet(run_dir, name)]
+    return [*torn, "power"] if finish_power(run_dir) else torn
