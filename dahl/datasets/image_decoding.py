@@ -47,8 +47,8 @@ def write_images(paths: Sequence[Path], target: Path, pixel_format: PixelFormat,
 
     Threads rather than processes: Pillow frees the GIL while it decodes and resizes, which is where the time
     of a photograph goes, and neither a fork under StarPU's threads nor a second start of the user's script is
-    safe. (Images of some 50 x 50 pixels spend their 0.2 ms in Python and gain nothing.) Each thread writes its
-    blocks in place, so that memory holds a block per thread whatever the number of images.
+    safe. (Images of some 50 x 50 pixels spend their 0.2 ms in Python and gain nothing.) Each thread writes
+    its blocks in place, so that memory holds a block per thread whatever the number of images.
     Raises DatasetError for an image that cannot be decoded, OSError where the file cannot be written.
     """
     from tqdm import tqdm

@@ -104,10 +104,10 @@ def test_an_image_is_turned_upright_as_its_exif_says(tmp_path):
     np.testing.assert_array_equal(decode_image(path, PixelFormat(3, 5, 6)), turned)
 
 
-def test_palettes_with_transparency_decode(tmp_path):
+def test_palettes_with_transparency_decode_without_a_warning(tmp_path):
     image = Image.new("P", (3, 2))
     image.putpalette([10, 20, 30, 40, 50, 60])
-    image.save(tmp_path / "palette.png", transparency=bytes([0, 255]))
+    image.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
     assert decode_image(tmp_path / "palette.png", PixelFormat(3, 2, 3))[:, 0, 0].tolist() == [10, 20, 30]
 
 
