@@ -1,0 +1,51 @@
+"""Keep the sum of one number per tile in a history, so that nobody has to wait for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dahl.ops.operation import Arrays, Cost, Operation, Scalars, Shapes, require, require_shape
+from dahl.starpu.kernel import Kernel, Operand
+
+_NUMBER_BYTES = 8
+
+
+def _record(history: Any, item: Any, index: int, item_index: int, count: int) -> None:
+    if index < 0 or index >= history.size:
+        raise IndexError("record: index is outside the history")
+    if item_index == 0:
+        history[index] = item[0]
+    else:
+        history[index] += item[0]
+
+
+def _cost(shapes: Shapes, scalars: Scalars) -> Cost:
+    count = len(shapes["items"])
+    return Cost(count - 1, _NUMBER_BYTES * (count + 1))
+
+
+def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
+    history = inputs["history"].copy()
+    history[int(scalars["index"])] = sum(item[0] for item in inputs["items"])
+    return {"history": history}
+
+
+def _operation(name: str, dtype: str) -> Operation:
+    def check(shapes: Shapes, scalars: Scalars) -> None:
+        for item in shapes["items"]:
+            require_shape(name, "an item", item, (1,), "a history of numbers")
+        length, index = shapes["history"][0], scalars.get("index")
+        if isinstance(index, int):
+            require(0 <= index < length, f"{name}: index {index} is outside a history of {length}")
+
+    operands = (Operand("history", "rw", 1, dtype), Operand("items", "r", 1, dtype, repeated=True))
+    return Operation(Kernel(name, _record, operands, scalars=(("index", "int64"),)), check, _cost, _reference)
+
+
+RECORD = _operation("record", "float64")
+"""history[index] = items[0] + items[1] + ... in that order; history (any,), each item (1,); float64.
+
+An index outside the history raises.
+"""
+RECORD_COUNT = _operation("record_count", "int64")
+"""RECORD for counts: int64."""
