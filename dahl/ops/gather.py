@@ -112,6 +112,7 @@ GATHER = Operation(
     check=_check,
     cost=_cost,
     reference=_reference,
+    arches=("cpu",),  # the data set stays in the host's memory
 )
 """x[i] = (images[order[first + i]] / 255 - mean) / std, y[i] = labels[order[first + i]].
 

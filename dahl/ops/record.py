@@ -39,7 +39,8 @@ def _operation(name: str, dtype: str) -> Operation:
             require(0 <= index < length, f"{name}: index {index} is outside a history of {length}")
 
     operands = (Operand("history", "rw", 1, dtype), Operand("items", "r", 1, dtype, repeated=True))
-    return Operation(Kernel(name, _record, operands, scalars=(("index", "int64"),)), check, _cost, _reference)
+    kernel = Kernel(name, _record, operands, scalars=(("index", "int64"),))
+    return Operation(kernel, check, _cost, _reference, arches=("cpu",))
 
 
 RECORD = _operation("record", "float64")
