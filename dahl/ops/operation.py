@@ -56,6 +56,8 @@ class Operation:
     """The kind of kernel that a platform's rates are given for."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Scalars that may be left out, and their values."""
+    arches: tuple[str, ...] = ("cpu", "cuda")
+    """The workers that a task may be placed on; the GPUs of a simulated platform need no kernel."""
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from dahl.ops.operation import Arrays, Cost, Operation, Scalars, Shapes, require
 from dahl.starpu.kernel import Kernel, Operand
 
 _NUMBER_BYTES = 8
+_ARCHES = ("cpu",)  # the history is read in main memory
 
 
 def _record(history: Any, item: Any, index: int, item_index: int, count: int) -> None:
@@ -39,7 +40,8 @@ def _operation(name: str, dtype: str) -> Operation:
             require(0 <= index < length, f"{name}: index {index} is outside a history of {length}")
 
     operands = (Operand("history", "rw", 1, dtype), Operand("items", "r", 1, dtype, repeated=True))
-    return Operation(Kernel(name, _record, operands, scalars=(("index", "int64"),)), check, _cost, _reference)
+    kernel = Kernel(name, _record, operands, scalars=(("index", "int64"),))
+    return Operation(kernel, check, _cost, _reference, arches=_ARCHES)
 
 
 RECORD = _operation("record", "float64")
