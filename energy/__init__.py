@@ -1,1 +1,73 @@
-"""Energy sources, windows and accounting."""
+"""Energy sources, windows and accounting: raw counters in, joules with a quality and an error bound out."""
+
+from energy.activity import (
+    ActivityEnergy,
+    ActivityError,
+    PowerModel,
+    PowerTrace,
+    TaskRecords,
+    WorkerPower,
+    activity_energy,
+    power_model_for,
+    power_trace,
+)
+from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
+from energy.nvml import NvmlSource
+from energy.rapl import RaplSource
+from energy.sampler import LivePower, SamplerError
+from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
+from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
+from energy.source import (
+    QUALITIES,
+    Channel,
+    Quality,
+    ReadError,
+    Reading,
+    Source,
+    SourceUnavailableError,
+    weakest,
+)
+from energy.stream import PowerStream, StreamError, read_stream, to_parquet
+
+__all__ = [
+    "QUALITIES",
+    "SOURCES",
+    "Absent",
+    "ActivityEnergy",
+    "ActivityError",
+    "Channel",
+    "ChannelEnergy",
+    "CounterEnergy",
+    "CounterTrack",
+    "EnergySession",
+    "Flag",
+    "LivePower",
+    "NvmlSource",
+    "PowerModel",
+    "PowerStream",
+    "PowerTrace",
+    "Present",
+    "Quality",
+    "RaplSource",
+    "ReadError",
+    "Reading",
+    "SamplerError",
+    "Selection",
+    "Source",
+    "SourceUnavailableError",
+    "Step",
+    "StreamError",
+    "TaskRecords",
+    "Window",
+    "WindowEnergy",
+    "WorkerPower",
+    "activity_energy",
+    "availability",
+    "energy_between",
+    "power_model_for",
+    "power_trace",
+    "read_stream",
+    "select_sources",
+    "to_parquet",
+    "weakest",
+]

@@ -147,5 +147,6 @@ class CompiledPolicy:
         assert specification is not None
         assert specification.loader is not None
         generated = importlib.util.module_from_spec(specification)
+        sys.modules[generated.__name__] = generated  # Numba's cache imports it by this name
         specification.loader.exec_module(generated)
         return generated.entry

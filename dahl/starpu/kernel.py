@@ -219,6 +219,7 @@ def _load_cached(kernel: Kernel) -> ModuleType:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # Numba's cache imports it by this name
     specification.loader.exec_module(module)
     return module
 

@@ -98,13 +98,14 @@ int dahl_init(const dahl_config *config)
     dahl_state.simgrid = dahl_is_simgrid();
     dahl_state.trace = config->trace;
     dahl_trace_reset();
-    starpu_profiling_status_set(config->trace ? STARPU_PROFILING_ENABLE : STARPU_PROFILING_DISABLE);
 
     int rc = starpu_init(&conf);
     if (rc == -ENODEV)
         return DAHL_NO_WORKER;
     if (rc)
         return DAHL_INIT_FAILED;
+    /* only now: its lock is made by starpu_init and gone after starpu_shutdown */
+    starpu_profiling_status_set(config->trace ? STARPU_PROFILING_ENABLE : STARPU_PROFILING_DISABLE);
     index_workers();
     if (config->policy && dahl_state.nworkers > config->npower) {
         starpu_shutdown();

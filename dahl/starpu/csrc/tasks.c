@@ -194,8 +194,9 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     task->priority = node->priority;
     task->callback_func = dahl_trace_callback;
     task->callback_arg = record;
-    record->job = (int64_t)starpu_task_get_job_id(task);
     int status = set_handles(task, c, handles + node->first_handle, node->nhandles);
+    /* not before: this makes StarPU's job, which copies the number of handles */
+    record->job = (int64_t)starpu_task_get_job_id(task);
     if (status == DAHL_OK) {
         int rc = starpu_task_submit(task);
         if (rc == 0)

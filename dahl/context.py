@@ -1,0 +1,214 @@
+"""Submitting operations on tensors: one task per tile, now or recorded into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from dahl.costs import CostModel, cost_key, energy_j
+from dahl.ops.operation import Operation, ShapeError
+from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph
+from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
+
+
+@final
+@dataclass(frozen=True)
+class _Prepared:
+    """A task before it is submitted or recorded."""
+
+    codelet: Codelet
+    tiles: tuple[Tile, ...]
+    args: np.ndarray
+    strides: dict[int, int]
+    costs: Costs | None
+    footprint: int
+    tag: int
+
+
+@final
+class Context:
+    """Tensors and operations on one runtime.
+
+    ``costs`` and ``watts`` tell the expected seconds and joules of each task; without them they are unknown.
+    """
+
+    def __init__(self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None) -> None:
+        self.runtime = runtime
+        self._cost_model, self._watts = costs, watts
+        self._codelets: dict[str, tuple[Operation, Codelet]] = {}
+        self._costs: dict[str, Costs] = {}
+        self.footprints: list[str] = []
+        """``cost_key`` by footprint number."""
+        self._footprint_of: dict[str, int] = {}
+        self._graph: TaskGraph | None = None
+
+    # ---- tensors ----
+
+    def tensor(
+        self,
+        values: Shape | np.ndarray,
+        *,
+        tile: int | None = None,
+        dtype: Any = np.float32,
+        name: str = "tensor",
+        copy: bool = True,
+    ) -> Tensor:
+        """Return a new tensor of a shape (uninitialised) or of an array's values and dtype.
+
+        ``tile`` cuts it along the first axis; None keeps one tile. With ``copy=False`` the array itself is used, which
+        may be read-only memory (then tasks may only read the tensor).
+        """
+        if isinstance(values, np.ndarray):
+            array = values
+            if copy:
+                array = aligned_empty(values.shape, values.dtype)
+                array[...] = values
+        else:
+            array = aligned_empty(tuple(values), np.dtype(dtype))
+        return cut(self.runtime, array, tile, name)
+
+    def per_tile(self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile") -> Tensor:
+        """Return ``count`` buffers of one shape, as the tiles of a tensor of shape (count, *shape)."""
+        array = aligned_empty((count, *shape), np.dtype(dtype))
+        tiles = tuple(Tile(tuple(shape), self.runtime.register(array[i])) for i in range(count))
+        return Tensor(array.shape, tiles, array.dtype, name)
+
+    # ---- operations ----
+
+    def submit(self, operation: Operation, *operands: Tensor, priority: int = 0, **scalars: Any) -> None:
+        """Submit an operation, or record it inside ``record()``.
+
+        Operands are in the kernel's order and have one tile or as many as the others; those with one tile are shared
+        by all tasks. A repeated last operand gives all of its tiles to one task. A scalar may be a list with a value
+        for each task, and inside ``record()`` a Step. Raises ShapeError where shapes do not fit.
+        """
+        scalars = {**operation.defaults, **scalars}
+        for prepared in self._tasks(operation, operands, scalars):
+            graph = self._graph or self.runtime.graph()
+            graph.add(
+                prepared.codelet,
+                [tile.handle for tile in prepared.tiles],
+                prepared.args,
+                strides=prepared.strides,
+                costs=prepared.costs,
+                priority=priority,
+                tag=prepared.tag,
+                footprint=prepared.footprint,
+            )
+            if self._graph is None:
+                if prepared.strides:
+                    raise ValueError(f"{operation.name}: a Step has a meaning only inside record()")
+                graph.submit()
+
+    @contextmanager
+    def record(self) -> Iterator[TaskGraph]:
+        """Record the operations submitted inside into a graph instead of running them."""
+        if self._graph is not None:
+            raise RuntimeError("a graph is being recorded already; end that record() first")
+        self._graph = self.runtime.graph()
+        try:
+            yield self._graph
+        finally:
+            self._graph = None
+
+    def codelet_names(self) -> list[str]:
+        """Return the operations' names by codelet number, as the trace has them."""
+        return [codelet.name for codelet in self.runtime.codelets]
+
+    # ---- inside ----
+
+    def _codelet(self, operation: Operation) -> Codelet:
+        known = self._codelets.get(operation.name)
+        if known is None:
+            known = operation, self.runtime.codelet(
+                operation.name, operation.kernel, arches=operation.arches, model="costs"
+            )
+            self._codelets[operation.name] = known
+        elif known[0] is not operation:
+            raise ValueError(f"two operations are called {operation.name}; give one of them another name")
+        return known[1]
+
+    def _tasks(
+        self, operation: Operation, operands: Sequence[Tensor], scalars: Mapping[str, Any]
+    ) -> Iterator[_Prepared]:
+        kernel = operation.kernel
+        if len(operands) != len(kernel.operands):
+            names = ", ".join(operand.name for operand in kernel.operands)
+            raise ShapeError(f"{operation.name} takes {len(kernel.operands)} tensors ({names}), got {len(operands)}")
+        for tensor, operand in zip(operands, kernel.operands, strict=True):
+            if tensor.dtype != np.dtype(operand.dtype):
+                raise ShapeError(f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}")
+        fixed = operands[:-1] if kernel.repeats else operands
+        count = max((tensor.tile_count for tensor in fixed), default=1)
+        for tensor, operand in zip(fixed, kernel.operands, strict=False):
+            if tensor.tile_count not in (1, count):
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} has {tensor.tile_count} tiles where others have {count}"
+                )
+        for index in range(count):
+            tiles = [tensor.tiles[index if tensor.tile_count > 1 else 0] for tensor in fixed]
+            own = {name: value[index] if isinstance(value, list) else value for name, value in scalars.items()}
+            yield self._prepare(operation, tiles, operands[-1].tiles if kernel.repeats else (), own, index)
+
+    def _prepare(
+        self,
+        operation: Operation,
+        tiles: Sequence[Tile],
+        repeated: Sequence[Tile],
+        scalars: Mapping[str, Any],
+        index: int,
+    ) -> _Prepared:
+        kernel = operation.kernel
+        shapes: dict[str, Any] = {
+            operand.name: tile.shape for operand, tile in zip(kernel.operands, tiles, strict=False)
+        }
+        if kernel.repeats:
+            shapes[kernel.operands[-1].name] = tuple(tile.shape for tile in repeated)
+        for operand in kernel.operands:
+            shape = shapes[operand.name][0] if operand.repeated else shapes[operand.name]
+            if len(shape) != operand.ndim:
+                raise ShapeError(f"{operation.name}: {operand.name} must have {operand.ndim} dimensions, got {shape}")
+        steps = {name: value for name, value in scalars.items() if isinstance(value, Step)}
+        values = {name: value.base if isinstance(value, Step) else value for name, value in scalars.items()}
+        operation.check(shapes, values)
+        scratch = operation.scratch_floats(shapes, values) if operation.scratch_floats else 0
+        block_shapes = [shapes[o.name][0] if o.repeated else shapes[o.name] for o in kernel.operands]
+        strides = {kernel.scalar_position(name): step.stride for name, step in steps.items()}
+        key = cost_key(operation, shapes)
+        return _Prepared(
+            self._codelet(operation),
+            (*tiles, *repeated),
+            kernel.pack(block_shapes, values, scratch),
+            strides,
+            self._costs_of(key, operation, shapes, values),
+            self._footprint(key),
+            index,
+        )
+
+    def _footprint(self, key: str) -> int:
+        if key not in self._footprint_of:
+            self._footprint_of[key] = len(self.footprints)
+            self.footprints.append(key)
+        return self._footprint_of[key]
+
+    def _costs_of(
+        self, key: str, operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[str, Any]
+    ) -> Costs | None:
+        if self._cost_model is None:
+            return None
+        if key not in self._costs:
+            workers = self.runtime.workers
+            lengths = [
+                self._cost_model.length_s(worker, operation, shapes, scalars)
+                if worker.arch in operation.arches
+                else float("nan")
+                for worker in workers
+            ]
+            energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]
+            self._costs[key] = Costs(lengths, energies)
+            self.runtime.keep(self._costs[key])
+        return self._costs[key]

@@ -1,0 +1,91 @@
+"""Expected seconds and joules of operations on each worker: from a platform's rates, or from measurements."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from dahl.ops.operation import Operation
+from dahl.starpu import MachineWatts, Worker
+
+UNKNOWN = math.nan
+
+
+def cost_key(operation: Operation, shapes: Mapping[str, Any]) -> str:
+    """Return the text that tasks of equal cost share: ``relu/16x4x26x26/16x4x26x26``.
+
+    A repeated operand stands as its count and shape: ``8*4x1x3x3``.
+    """
+    parts = [operation.name]
+    for operand in operation.kernel.operands:
+        shape = shapes[operand.name]
+        if operand.repeated:
+            parts.append(f"{len(shape)}*" + "x".join(map(str, shape[0])))
+        else:
+            parts.append("x".join(map(str, shape)))
+    return "/".join(parts)
+
+
+class CostModel(ABC):
+    """Tells the expected seconds of an operation on a worker."""
+
+    @abstractmethod
+    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        """Return seconds, or NaN where unknown."""
+
+
+@final
+@dataclass(frozen=True)
+class Rates:
+    """What one kind of worker does: FLOP/s by kind of kernel, bytes/s, and the seconds that each task takes at least."""
+
+    flop_per_s: Mapping[str, float]
+    bytes_per_s: float
+    launch_s: float
+
+    def __post_init__(self) -> None:
+        for name, value in {**self.flop_per_s, "bytes_per_s": self.bytes_per_s}.items():
+            if not value > 0 or not math.isfinite(value):
+                raise ValueError(f"the rate {name} must be above 0, got {value}")
+        if not self.launch_s > 0 or not math.isfinite(self.launch_s):
+            raise ValueError(f"launch_s must be above 0, got {self.launch_s}: a simulated task needs a length")
+
+
+@final
+@dataclass(frozen=True)
+class RooflineCosts(CostModel):
+    """Seconds as launch + max(flops / rate, bytes / bandwidth), by worker class.
+
+    Source: the roofline model (Williams, Waterman, Patterson, CACM 2009).
+    """
+
+    rates: Mapping[str, Rates]
+
+    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        rates = self.rates.get(worker.worker_class)
+        if rates is None or operation.kind not in rates.flop_per_s:
+            return UNKNOWN
+        cost = operation.cost(shapes, scalars)
+        return rates.launch_s + max(cost.flops / rates.flop_per_s[operation.kind], cost.bytes / rates.bytes_per_s)
+
+
+@final
+@dataclass(frozen=True)
+class MeasuredCosts(CostModel):
+    """Seconds from measurements: worker class, then ``cost_key``. What was not measured is NaN."""
+
+    seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes), UNKNOWN)
+
+
+def energy_j(watts: MachineWatts | None, worker: Worker, length_s: float) -> float:
+    """Return the joules, net of the worker's idle watts, of keeping it busy for so long; NaN where unknown."""
+    if watts is None:
+        return UNKNOWN
+    own = watts.workers[worker.id]
+    return length_s * (own.busy_w - own.idle_w)

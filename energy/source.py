@@ -1,0 +1,125 @@
+"""What an energy source is: it reads cumulative integers and says what they cover.
+
+Differences, wraps, gaps and joules are computed downstream, once (`energy.counters`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+Quality = Literal["measured", "estimated", "simulated", "modelled"]
+"""What stands behind a number of joules, strongest first.
+
+`measured`: a counter. `estimated`: what real workers did, times assumed watts.
+`simulated`: what simulated workers did, times assumed watts. `modelled`: derived from other numbers by a fit.
+"""
+
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+
+
+def weakest(qualities: Iterable[Quality]) -> Quality | None:
+    """The weakest of `qualities`: what their sum may call itself. None for none."""
+    return max(qualities, key=QUALITIES.index, default=None)
+
+
+class SourceUnavailableError(RuntimeError):
+    """This machine does not have an energy source, or does not let this user read it."""
+
+    def __init__(self, source: str, why: str, remedy: str) -> None:
+        super().__init__(f"energy source {source!r} is not available: {why}. To mend it: {remedy}")
+        self.source = source
+        self.why = why
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.source, self.why, self.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One cumulative counter and what it covers."""
+
+    name: str
+    """Unique over all sources: `rapl:package-0`, `rapl:package-0/dram`, `nvml:gpu-0`."""
+    component: str
+    """The hardware that it covers: `package`, `dram`, `gpu`, `core`, `uncore`, `psys`."""
+    in_total: bool
+    """Whether the total includes it; False where another channel already covers its joules."""
+    unit_j: float
+    """Joules of one count."""
+    wrap: int | None
+    """The counter's modulus in counts (largest value + 1); None where it never wraps."""
+    period_s: float
+    """Longest time between two updates of the counter in hardware."""
+    device: str = ""
+    """Which piece of hardware: a zone's folder, a GPU's UUID and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A value that was read."""
+
+    channel: str
+    t_ns: int
+    """`time.monotonic_ns()` in the middle of the read."""
+    raw: int
+    """The counter as it stands, in counts since an arbitrary zero."""
+
+
+class ReadError(RuntimeError):
+    """Some channels of an open source could not be read; those that could are in `readings`."""
+
+    def __init__(self, source: str, failed: Mapping[str, str], readings: Sequence[Reading] = ()) -> None:
+        told = "; ".join(f"{channel}: {why}" for channel, why in failed.items())
+        super().__init__(f"energy source {source!r} could not read {told}")
+        self.source = source
+        self.failed = dict(failed)
+        self.readings = list(readings)
+
+    def __reduce__(self) -> tuple[type, tuple[str, dict[str, str], list[Reading]]]:
+        return type(self), (self.source, self.failed, self.readings)
+
+
+class Source(ABC):
+    """A reader of cumulative counters. Made cheaply, opened where it is read."""
+
+    name: str
+    quality: Quality
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Channels outside the total that an open source found but cannot read, with the reason."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[Channel, ...]:
+        """What `read` reads; empty until the source is open."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Find the counters and keep them open. Raises `SourceUnavailableError`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what `open` took; harmless when it is not open."""
+
+    @abstractmethod
+    def read(self) -> list[Reading]:
+        """One reading per channel, in the channels' order.
+
+        Raises `ReadError`, with the readings that were possible, when any channel could not be read.
+        """
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,207 @@
+"""What the terminal shows of a trial: a live line while it runs, a table of its epochs when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from experiments.events import Event
+from experiments.supervisor import Outcome
+
+QUALITY_WORDS = {
+    "measured": "measured: read from hardware counters",
+    "estimated": "estimated: real activity of the workers x assumed watts",
+    "simulated": "simulated: simulated activity of the workers x assumed watts",
+    "modelled": "modelled: fitted to measurements, then computed",
+}
+NOTHING = "–"  # noqa: RUF001 (a dash for what was not recorded, never a 0)
+
+
+class TrialDisplay:
+    """Follows the events of one trial; keeps the rows of its epochs for the table and the summary.
+
+    On a terminal one line is kept up to date, redrawn when an event arrives (nothing wakes up between events, so
+    that the display costs next to no energy). Elsewhere each event of weight is a line of its own.
+    """
+
+    def __init__(self, console: Console, title: str, epochs: int) -> None:
+        self.epochs: list[dict[str, Any]] = []
+        self.started: Event = {}
+        self._console = console
+        self._title = title
+        self._epochs_asked = epochs
+        self._epoch = 0
+        self._seconds_done = 0.0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TrialDisplay:
+        self._say(f"[bold]{escape(self._title)}[/bold]")
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[figures]}"),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=None, figures="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        match event["event"]:
+            case "started":
+                self._on_started(event)
+            case "notice":
+                self._say(escape(str(event["message"])))
+            case "loading":
+                self._update(escape(str(event["message"])), "")
+            case "calibrating":
+                self._update(escape(str(event["message"])), "", aloud=True)
+            case "epoch_start":
+                self._epoch = int(event["epoch"])
+                self._update(self._where(), "")
+            case "batch":
+                self._on_batch(event)
+            case "epoch_end":
+                self._on_epoch_end(event)
+
+    def _on_started(self, event: Event) -> None:
+        self.started = event
+        mode = "[yellow]simulated[/yellow] · " if event.get("simulated") else ""
+        self._say(
+            f"{mode}{event['workers']} workers · StarPU {event['starpu']} · {escape(str(event['energy']))}"
+        )
+
+    def _on_batch(self, event: Event) -> None:
+        total = int(self.started.get("images_per_epoch") or 0)
+        seconds, images = float(event["seconds"]), int(event["images"])
+        figures = [rate(images, seconds), f"loss {number(event.get('loss'), '.4f')}"]
+        if event.get("watts") is not None:
+            figures.append(f"{event['watts']:.1f} W")
+        left = self._seconds_left(total, images, seconds)
+        if left is not None:
+            figures.append(f"{left:.0f} s left")
+        self._update(self._where(), " · ".join(figures), images, total)
+
+    def _seconds_left(self, total: int, images: int, seconds: float) -> float | None:
+        """From the rate so far; of simulated time nothing can be said."""
+        if self.started.get("simulated") or not total or not images:
+            return None
+        done = total * len(self.epochs) + images
+        return (self._seconds_done + seconds) / done * (total * self._epochs_asked - done)
+
+    def _on_epoch_end(self, event: Event) -> None:
+        row = {key: value for key, value in event.items() if key not in ("event", "t_mono_ns")}
+        self.epochs.append(row)
+        self._seconds_done += float(row["seconds"])
+        line = (
+            f"epoch {row['epoch']}/{self._epochs_asked}: {joules(row.get('gross_j'))} J {row.get('quality') or ''}, "
+            f"{row['seconds']:.3f} s, {rate(row['images'], row['seconds'])}, loss {number(row.get('loss'), '.4f')}, "
+            f"test accuracy {number(row.get('accuracy'), '.4f')}"
+        )
+        if self._bar is None:
+            self._say(line)
+
+    def _where(self) -> str:
+        return f"epoch {self._epoch}/{self._epochs_asked}"
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _update(self, what: str, figures: str, done: int = 0, total: int = 0, *, aloud: bool = False) -> None:
+        if self._bar is None or self._task is None:
+            if aloud:
+                self._say(what)
+            return
+        self._bar.update(
+            self._task, description=what, figures=figures, completed=done, total=total or None, refresh=True
+        )
+
+
+def show_end(
+    console: Console,
+    display: TrialDisplay,
+    outcome: Outcome,
+    run_dir: Path,
+    log_lines: Sequence[str],
+    extra: Sequence[str] = (),
+) -> None:
+    """The table of epochs, how the trial ended, and where its records are."""
+    if display.epochs:
+        console.print(epoch_table(display.epochs, simulated=bool(display.started.get("simulated"))))
+        for words in quality_words(display.epochs):
+            console.print(f"joules are {words}", highlight=False, soft_wrap=True)
+    if outcome.status == "failed":
+        for line in log_lines:
+            console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+        console.print(f"log: {escape(str(run_dir / 'trial.log'))}", highlight=False, soft_wrap=True)
+    if outcome.error is not None:
+        console.print(
+            f"[red]{outcome.status}:[/red] {escape(outcome.error)}", highlight=False, soft_wrap=True
+        )
+    for line in extra:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(f"records: {escape(str(run_dir))}", highlight=False, soft_wrap=True)
+
+
+def epoch_table(epochs: Sequence[Mapping[str, Any]], *, simulated: bool) -> Table:
+    """One row for each epoch; what was not recorded is a dash."""
+    table = Table(title="simulated" if simulated else None, title_justify="left")
+    for name in ("epoch", "joules", "net of idle", "± J", "seconds", "images/s", "loss", "test accuracy"):
+        table.add_column(name, justify="right")
+    for row in epochs:
+        table.add_row(
+            str(row["epoch"]),
+            joules(row.get("gross_j")),
+            joules(row.get("net_j")),
+            joules(row.get("bound_j")),
+            f"{row['seconds']:.3f}",
+            f"{row['images'] / row['seconds']:,.0f}" if row["seconds"] else NOTHING,
+            number(row.get("loss"), ".4f"),
+            number(row.get("accuracy"), ".4f"),
+        )
+    return table
+
+
+def quality_words(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the joules of these epochs are, in words; more than one line where they differ or are too short."""
+    found = dict.fromkeys(row.get("quality") for row in epochs)
+    words = ["not recorded" if quality is None else QUALITY_WORDS[quality] for quality in found]
+    short = [str(row["epoch"]) for row in epochs if row.get("resolvable") is False]
+    if short:
+        words.append(
+            f"not resolvable in epochs {', '.join(short)}: shorter than three periods of the counter"
+        )
+    return words
+
+
+def joules(value: float | None) -> str:
+    """Joules with as many digits as they deserve."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in the given format, or a dash."""
+    return NOTHING if value is None else format(value, form)
+
+
+def rate(images: int, seconds: float) -> str:
+    """Images per second."""
+    return f"{images / seconds:,.0f} images/s" if seconds else f"{NOTHING} images/s"

@@ -1,0 +1,66 @@
+"""`summary.json`: one flat record for each trial, whatever became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.records import RECORD_VERSION
+
+QUALITIES = ("measured", "estimated", "simulated", "modelled")
+
+
+def summarise(
+    config: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, Any]],
+    *,
+    status: str,
+    error: str | None = None,
+    simulated: bool | None = None,
+    weights_sha256: str | None = None,
+) -> dict[str, Any]:
+    """The summary of a trial from its configuration and the rows of its `epochs` table.
+
+    `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and loss are
+    those of the last one. What was not recorded is None, never 0; joules are None unless every epoch has them.
+    """
+    last = epochs[-1] if epochs else {}
+    seconds = _sum(epochs, "seconds")
+    images = _sum(epochs, "images")
+    qualities = {row["quality"] for row in epochs if row.get("quality") is not None}
+    return {
+        "record_version": RECORD_VERSION,
+        "status": status,
+        "error": error,
+        "scheduler": scheduler_name(config),
+        "framework": "starpu",
+        "model": config["choices"]["model"],
+        "dataset": config["choices"]["dataset"],
+        "simulated": simulated,
+        "epochs": len(epochs),
+        "accuracy": last.get("accuracy"),
+        "loss": last.get("loss"),
+        "weights_sha256": weights_sha256,
+        "seconds_per_epoch": _mean(seconds, epochs),
+        "images_per_second": images / seconds if images and seconds else None,
+        "joules_per_epoch": _mean(_sum(epochs, "gross_j"), epochs),
+        "joules_per_epoch_net": _mean(_sum(epochs, "net_j"), epochs),
+        "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
+    }
+
+
+def scheduler_name(config: Mapping[str, Any]) -> str:
+    """The scheduler as results name it: its file in the group, or StarPU's name for `scheduler=starpu`."""
+    choice = config["choices"]["scheduler"]
+    return str(config["scheduler"]["name"] if choice == "starpu" else choice)
+
+
+def _sum(epochs: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row.get(key) for row in epochs]
+    if not values or any(value is None for value in values):
+        return None
+    return sum(value for value in values if value is not None)
+
+
+def _mean(total: float | None, epochs: Sequence[Mapping[str, Any]]) -> float | None:
+    return None if total is None else total / len(epochs)

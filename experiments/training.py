@@ -1,0 +1,168 @@
+"""The course of a trial inside StarPU: compilation, baseline, then epochs and their evaluation, each in its window."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from dahl import starpu
+from dahl.context import Context
+from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
+from energy import EnergySession, WindowEnergy
+from experiments import records
+from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
+from experiments.events import EventWriter
+from experiments.interrupts import cancel_on_interrupt
+from experiments.tables import TableStream
+from experiments.workload import Workload
+
+
+def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, Any]:
+    """Run the trial; returns the fields of its `finished` event.
+
+    Raises what training raises (KernelError, LossIsNotANumberError, SourceUnavailableError...), and
+    KeyboardInterrupt where the user stopped it.
+    """
+    runtime = workload.runtime(run_dir)
+    with cancel_on_interrupt(runtime.cancel):
+        try:
+            return runtime.run(_inside, run_dir, workload, events)
+        except starpu.CancelledError as error:
+            raise KeyboardInterrupt from error
+
+
+def _inside(
+    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter
+) -> dict[str, Any]:
+    config = workload.config
+    session = open_session(
+        run_dir,
+        workload.sources.sources,
+        workload.power_model(runtime.workers),
+        config["energy"],
+        simulated=workload.simulated,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(session)
+        meter = stack.enter_context(
+            closing(Meter(run_dir, runtime, session, events, write_tasks=config["trace"]))
+        )
+        _tell_what_runs(run_dir, runtime, workload, session, events)
+        with meter.window("compilation"):
+            trainer = _trainer(runtime, workload)
+        _measure_idle(session, config["energy"]["idle_baseline_s"], events)
+        epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
+        for epoch in range(1, config["epochs"] + 1):
+            row = _run_epoch(epoch, trainer, meter, workload, events)
+            epochs.append_row(row)
+            events.emit("epoch_end", **row)
+        return {
+            "simulated": workload.simulated,
+            "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
+        }
+
+
+def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
+    config = workload.config
+    return Trainer(
+        Context(runtime),
+        workload.model,
+        workload.dataset,
+        batch_size=config["batch_size"],
+        tile=config["tile"],
+        learning_rate=config["learning_rate"],
+        momentum=config["momentum"],
+        weight_decay=config["weight_decay"],
+        seed=config["seed"],
+    )
+
+
+def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:
+    """Read the counters for a while with StarPU up and its workers idle; without counters there is nothing to read."""
+    if session.channels and seconds > 0:
+        events.emit("calibrating", message=f"idle baseline: reading the counters for {seconds:g} s")
+        session.measure_idle(seconds)
+
+
+def _run_epoch(
+    epoch: int, trainer: Trainer, meter: Meter, workload: Workload, events: EventWriter
+) -> dict[str, Any]:
+    """Train one epoch and evaluate it, in windows of their own; returns its row."""
+
+    def on_batch(progress: BatchProgress) -> None:
+        if events.batch_is_due():
+            events.batch(
+                epoch=epoch,
+                images=progress.images,
+                seconds=progress.seconds,
+                loss=None if workload.simulated else progress.loss,
+                watts=meter.live_w(),
+            )
+
+    events.emit("epoch_start", epoch=epoch)
+    with meter.window("epoch", epoch) as counted:
+        result = trainer.run_epoch(epoch, on_batch)
+    evaluation = None
+    if workload.config["evaluate"] and not workload.simulated:
+        with meter.window("evaluation", epoch):
+            evaluation = trainer.evaluate()
+        events.emit("evaluated", epoch=epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
+    assert counted.energy is not None
+    return _row(result, evaluation, counted.energy, simulated=workload.simulated)
+
+
+def _row(
+    result: EpochResult, evaluation: Evaluation | None, energy: WindowEnergy, *, simulated: bool
+) -> dict[str, Any]:
+    """An epoch's row; a simulation computes nothing, so that it has no loss and no accuracy."""
+    return {
+        "epoch": result.epoch,
+        "images": result.images,
+        "seconds": result.seconds,
+        "loss": None if simulated else result.loss,
+        "test_loss": None if evaluation is None else evaluation.loss,
+        "accuracy": None if evaluation is None else evaluation.accuracy,
+        **energy_columns(energy),
+    }
+
+
+def _tell_what_runs(
+    run_dir: Path, runtime: starpu.Runtime, workload: Workload, session: EnergySession, events: EventWriter
+) -> None:
+    """Add StarPU and the energy sources to `environment.json`, and tell the supervisor."""
+    variant = "simgrid" if workload.simulated else "native"
+    absent = {source.name: {"why": source.why, "remedy": source.remedy} for source in workload.sources.absent}
+    path = run_dir / records.ENVIRONMENT_NAME
+    environment = records.read_json(path)
+    environment["starpu"] = {
+        "version": starpu.version(variant),
+        "variant": variant,
+        "workers": [worker.name for worker in runtime.workers],
+    }
+    environment["energy"] = {
+        "sources": {source.name: source.quality for source in workload.sources.sources},
+        "channels": [*session.channels, *session.model_channels],
+        "absent": absent,
+    }
+    records.write_json(path, environment)
+    events.emit(
+        "started",
+        simulated=workload.simulated,
+        workers=len(runtime.workers),
+        starpu=starpu.version(variant),
+        images_per_epoch=len(workload.dataset.train.labels),
+        energy=_energy_words(workload, session),
+    )
+    if not workload.sources.sources:
+        for name, reason in absent.items():
+            events.emit("notice", message=f"no joules from {name}: {reason['why']} ({reason['remedy']})")
+
+
+def _energy_words(workload: Workload, session: EnergySession) -> str:
+    """Where the joules come from."""
+    words = [f"{source.name} ({source.quality})" for source in workload.sources.sources]
+    if session.model_channels:
+        quality = "simulated" if workload.simulated else "estimated"
+        words.append(f"assumed watts ({quality})")
+    return "joules from " + " and ".join(words)

@@ -1,0 +1,89 @@
+"""`python -m experiments.trial RUN_DIR`: one trial, in the process that may die of it.
+
+`experiments.run` starts it and follows its events; by hand, without `--events`, they come as lines on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.events import EventWriter
+from experiments.lifeline import die_with_parent
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trial of a run's folder; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.trial", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="the run's folder, with its config.yaml")
+    parser.add_argument("--events", type=int, metavar="FD", help="where to write events")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
+    asked = parser.parse_args(arguments)
+    if asked.parent is not None:
+        die_with_parent(asked.parent)
+    faulthandler.enable()  # a segfault leaves the Python stack in trial.log
+    events = EventWriter(asked.events)
+    try:
+        result = _run(asked.run_dir, events)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        events.emit("failed", kind=type(error).__name__, message=one_line(error))
+        return 1
+    events.emit("finished", **result)
+    return 0
+
+
+def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
+    # Here and not above: StarPU or a library that is missing is a failed trial with its reason, too.
+    from experiments import records, tables
+    from experiments.training import train
+    from experiments.workload import load_workload
+
+    try:
+        workload = load_workload(records.read_config(run_dir), events)
+        return train(run_dir, workload, events)
+    finally:
+        torn = tables.finish_tables(run_dir)
+        with contextlib.suppress(BrokenPipeError):
+            for name in torn:
+                events.emit("notice", message=f"{name}: the last rows were incomplete and have been dropped")
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, with the causes that add to it, as one line."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = " ".join(str(current).split()) or type(current).__name__
+        if _is_wrapping(current) and current.__cause__ is not None:
+            text = ""  # Hydra's words around the error that counts
+        elif _is_unexpected(current):
+            text = f"{type(current).__name__}: {text}"
+        if text and not any(text in part for part in parts):
+            parts.append(text)
+        current = current.__cause__
+    return ": ".join(parts)
+
+
+def _is_wrapping(error: BaseException) -> bool:
+    return type(error).__module__.startswith("hydra.")
+
+
+def _is_unexpected(error: BaseException) -> bool:
+    """An error of Python itself or of a library: its type says more than its text."""
+    root = type(error).__module__.partition(".")[0]
+    return root not in ("dahl", "energy", "schedulers", "experiments") and type(error) is not ValueError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What is wrong with a configuration, before anything has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CONFIGS = CHECKOUT / "configs"
+GROUPS = ("scheduler", "model", "dataset", "energy", "platform")
+
+_Check = Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_VALUES: dict[str, tuple[_Check, str]] = {
+    "epochs": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "batch_size": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "tile": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "workers": (
+        lambda v: v is None or (_is_int(v) and v >= 1),
+        "a whole number, at least 1, or null for all that there are",
+    ),
+    "seed": (lambda v: _is_int(v) and 0 <= v < 2**63, "a whole number, at least 0 and below 2^63"),
+    "learning_rate": (lambda v: _is_number(v) and 0 < v < float("inf"), "a number above 0"),
+    "momentum": (lambda v: _is_number(v) and 0 <= v < 1, "a number, at least 0 and below 1"),
+    "weight_decay": (lambda v: _is_number(v) and 0 <= v < float("inf"), "a number, at least 0"),
+    "evaluate": (lambda v: isinstance(v, bool), "true or false"),
+    "trace": (lambda v: isinstance(v, bool), "true or false"),
+    "output": (lambda v: isinstance(v, str) and v != "", "the name of a folder"),
+    "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
+}
+
+KEYS = (*GROUPS, *_VALUES)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot run; the message holds one line for each thing that is wrong."""
+
+
+def validate(config: Mapping[str, Any], processors: int | None = None) -> None:
+    """Raise ConfigError with all that is wrong with a composed configuration.
+
+    `processors` is how many CPUs this process may use, asked from the system where it is None.
+    """
+    available = len(os.sched_getaffinity(0)) if processors is None else processors
+    wrong = [*_wrong_keys(config), *_wrong_values(config)]
+    if not wrong:
+        wrong = list(_wrong_together(config, available))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _wrong_keys(config: Mapping[str, Any]) -> list[str]:
+    missing = [f"{key} is missing" for key in KEYS if key not in config]
+    unknown = [f"unknown key '{key}'; there are: {', '.join(KEYS)}" for key in config if key not in KEYS]
+    return missing + unknown
+
+
+def _wrong_values(config: Mapping[str, Any]) -> list[str]:
+    wrong = [
+        f"{key}={config[key]}: must be {expected}"
+        for key, (holds, expected) in _VALUES.items()
+        if key in config and not holds(config[key])
+    ]
+    wrong += [
+        f"{group} is not chosen; there are: {', '.join(options(group))}"
+        for group in GROUPS
+        if group in config and not isinstance(config[group], Mapping)
+    ]
+    return wrong
+
+
+def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
+    wrong = []
+    if config["tile"] > config["batch_size"]:
+        wrong.append(
+            f"tile={config['tile']} is larger than batch_size={config['batch_size']}: a mini-batch is cut into tiles"
+        )
+    simulated = config["platform"].get("simulated", True)
+    if config["workers"] is not None and not simulated and config["workers"] > processors:
+        wrong.append(f"workers={config['workers']}: this machine has {processors}")
+    if config["scheduler"].get("name", "") is None:
+        wrong.append("scheduler=starpu needs the policy's name: scheduler.name=modular-heft")
+    return wrong
+
+
+def options(group: str) -> list[str]:
+    """The names that a group of the configuration has."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))

@@ -1,0 +1,77 @@
+"""From a run's configuration to the objects that it names: data set, model, scheduler, platform, energy sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from dahl import starpu
+from dahl.datasets import Dataset
+from energy import PowerModel, Selection, power_model_for, select_sources
+from experiments.events import EventWriter, report_stderr
+from schedulers import CompiledPolicy, StarPUScheduler
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one trial runs; nothing of StarPU has started yet."""
+
+    config: Mapping[str, Any]
+    dataset: Dataset
+    model: Any
+    scheduler: Any
+    platform: Any
+    sources: Selection
+    """Counters to read; none in a simulation."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether time and joules are a simulation's."""
+        return self.platform is not None
+
+    def runtime(self, run_dir: Path) -> starpu.Runtime:
+        """A StarPU that has not started yet, with its files in the run's own folder."""
+        own = self.scheduler
+        return starpu.Runtime(
+            cpu_workers=self.config["workers"],
+            scheduler=own.name if isinstance(own, StarPUScheduler) else CompiledPolicy(own),
+            platform=self.platform,
+            trace=True,  # the power model counts from it, whether it is written down or not
+            home=run_dir / "starpu",
+            watts=lambda workers: machine_watts(self.power_model(workers)),
+        )
+
+    def power_model(self, workers: Sequence[starpu.Worker]) -> PowerModel:
+        """The watts assumed of these workers."""
+        return power_model_for(self.config["energy"]["model"], [worker.arch for worker in workers])
+
+
+def machine_watts(model: PowerModel) -> starpu.MachineWatts:
+    """A power model as policies see it: each channel (CPUs, GPUs) is one power domain."""
+    channels = model.channels
+    return starpu.MachineWatts(
+        base_w=model.base_w,
+        workers=tuple(
+            starpu.WorkerWatts(worker.idle_w, worker.busy_w, channels.index(worker.channel))
+            for worker in model.workers
+        ),
+    )
+
+
+def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
+    """Make everything that the configuration names, the cheap and the picky first.
+
+    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter, InstantiationException
+    of Hydra around an error in a constructor.
+    """
+    scheduler = instantiate(config["scheduler"])
+    platform = instantiate(config["platform"]) if config["platform"]["simulated"] else None
+    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    model = instantiate(config["model"])
+    with report_stderr(events, "loading"):
+        dataset = instantiate(config["dataset"]).load()
+    return Workload(config, dataset, model, scheduler, platform, sources)
