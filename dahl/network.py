@@ -266,10 +266,16 @@ class Network:
 
     def update(self, learning_rate: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         """One step of gradient descent on every parameter."""
-        scalars = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
         for parameter in self.parameters:
-            operands = (parameter.value, parameter.velocity, parameter.gradient)
-            self._ctx.submit(ops.SGD[len(parameter.value.shape)], *operands, **scalars)
+            self._ctx.submit(
+                ops.SGD[len(parameter.value.shape)],
+                parameter.value,
+                parameter.velocity,
+                parameter.gradient,
+                learning_rate=learning_rate,
+                momentum=momentum,
+                weight_decay=weight_decay,
+            )
 
     def measure_loss(self) -> None:
         """From `logits` and `labels` to `loss`, without a gradient."""
