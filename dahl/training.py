@@ -17,7 +17,8 @@ import numpy as np
 from dahl import ops
 from dahl.context import Context
 from dahl.datasets import Dataset, Split
-from dahl.layers import Network, Parameter, Sequential
+from dahl.layers import Sequential
+from dahl.network import Network, Parameter
 from dahl.starpu import Step, TaskGraph
 from dahl.tensor import Tensor
 
@@ -146,12 +147,11 @@ class Trainer:
     def __init__(
         self, context: Context, model: Sequential, dataset: Dataset, hyperparameters: Hyperparameters
     ) -> None:
-        self._context, self._model, self._dataset = context, model, dataset
+        self._context, self._dataset = context, dataset
+        self._model = model.with_classes(len(dataset.classes))
         self._runtime, self._hyper = context.runtime, hyperparameters
         self._shape = dataset.image_shape
-        self.parameters: tuple[Parameter, ...] = model.parameters(
-            context, self._shape, hyperparameters.seed, classes=len(dataset.classes)
-        )
+        self.parameters: tuple[Parameter, ...] = self._model.parameters(context, self._shape, hyperparameters.seed)
         self._train = _Source(context, dataset.train, dataset, "train")
         self._test = _Source(context, dataset.test, dataset, "test")
         self._losses = self._slots(self._train.count, np.float64)

@@ -25,6 +25,7 @@ from dahl.ops.operation import (
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
 
 _PIXEL_MAX = 255.0
+_ARCHES = ("cpu",)  # a data set stays in main memory, where it may be larger than a GPU's
 
 
 @inline_kernel
@@ -112,7 +113,7 @@ GATHER = Operation(
     check=_check,
     cost=_cost,
     reference=_reference,
-    arches=("cpu",),  # the data set stays in the host's memory
+    arches=_ARCHES,
 )
 """x[i] = (images[order[first + i]] / 255 - mean) / std, y[i] = labels[order[first + i]].
 

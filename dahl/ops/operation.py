@@ -54,10 +54,10 @@ class Operation:
     """Length of the scratch array that the kernel needs, in float32; None where it needs none."""
     kind: Literal["conv", "gemm", "memory"] = "memory"
     """The kind of kernel that a platform's rates are given for."""
-    arches: tuple[str, ...] = ("cpu", "cuda")
-    """Kinds of worker that may run it; a GPU does so in a simulation."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Scalars that may be left out, and their values."""
+    arches: tuple[str, ...] = ("cpu", "cuda")
+    """The workers that a task may be placed on; the GPUs of a simulated platform need no kernel."""
 
     @property
     def name(self) -> str:

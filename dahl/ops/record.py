@@ -8,6 +8,7 @@ from dahl.ops.operation import Arrays, Cost, Operation, Scalars, Shapes, require
 from dahl.starpu.kernel import Kernel, Operand
 
 _NUMBER_BYTES = 8
+_ARCHES = ("cpu",)  # the history is read in main memory
 
 
 def _record(history: Any, item: Any, index: int, item_index: int, count: int) -> None:
@@ -40,7 +41,7 @@ def _operation(name: str, dtype: str) -> Operation:
 
     operands = (Operand("history", "rw", 1, dtype), Operand("items", "r", 1, dtype, repeated=True))
     kernel = Kernel(name, _record, operands, scalars=(("index", "int64"),))
-    return Operation(kernel, check, _cost, _reference, arches=("cpu",))
+    return Operation(kernel, check, _cost, _reference, arches=_ARCHES)
 
 
 RECORD = _operation("record", "float64")

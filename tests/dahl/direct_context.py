@@ -1,7 +1,7 @@
 """A context that runs each operation's compiled kernel at once, tile by tile, on NumPy arrays.
 
 It has the part of dahl.context.Context that layers use,
-and checks what a compiled wrapper takes for granted: type, number of dimensions and contiguity of every buffer.
+and checks what a compiled wrapper takes for granted: type, dimensions and contiguity of every buffer.
 Buffers start out as NaN (or a recognisable integer), so that a kernel that reads what nothing wrote is seen.
 """
 
@@ -69,12 +69,6 @@ class DirectTensor:
     def shape(self):
         return (sum(tile.shape[0] for tile in self.tiles), *self.tiles[0].shape[1:])
 
-    def reshape(self, *shape):
-        if len(self.tiles) == 1:
-            return DirectTensor([self.tiles[0].reshape(shape)], self.name)
-        assert shape[0] == self.shape[0]
-        return DirectTensor([tile.reshape(tile.shape[0], *shape[1:]) for tile in self.tiles], self.name)
-
     def flatten(self):
         return DirectTensor([tile.reshape(tile.shape[0], -1) for tile in self.tiles], self.name)
 
@@ -95,15 +89,15 @@ class DirectContext:
     def __init__(self):
         self.submitted = []
 
-    def tensor(self, source, tile=None, name=""):
-        array = source.copy() if isinstance(source, np.ndarray) else poison(source)
+    def tensor(self, values, *, tile=None, dtype=np.float32, name=""):
+        array = values.copy() if isinstance(values, np.ndarray) else poison(values, dtype)
         step = tile or max(1, len(array))
         return DirectTensor(
             [np.ascontiguousarray(array[i : i + step]) for i in range(0, len(array), step)], name
         )
 
-    def per_tile(self, shape, count, name=""):
-        return DirectTensor([poison(shape) for _ in range(count)], name)
+    def per_tile(self, shape, count, *, dtype=np.float32, name=""):
+        return DirectTensor([poison(shape, dtype) for _ in range(count)], name)
 
     def submit(self, operation, *tensors, **scalars):
         self.submitted.append(operation.name)
