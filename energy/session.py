@@ -209,7 +209,8 @@ class EnergySession:
     def measure_idle(self, seconds: float) -> dict[str, float]:
         """Watts by channel over `seconds` in which the caller lets nothing run; taken as the idle baseline.
 
-        Empty, at once, without counters. A channel with a missing reading gets none. `ValueError` where `seconds` is too short for a counter.
+        Empty, at once, without counters. A channel with a missing reading gets none.
+        `ValueError` where `seconds` is too short for a counter.
         """
         if not self.channels:
             return {}

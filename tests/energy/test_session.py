@@ -211,7 +211,8 @@ def test_a_gpu_counter_leaves_base_and_cpu_to_the_model() -> None:
 
 
 def test_a_counter_outside_the_total_covers_nothing() -> None:
-    with EnergySession([HandSource("rapl", {CORE: 0})], NODE, rate_hz=SELDOM_HZ) as session:
+    copy = dataclasses.replace(PACKAGE, name="rapl:mmio/package-0", in_total=False)
+    with EnergySession([HandSource("rapl", {copy: 0})], NODE, rate_hz=SELDOM_HZ) as session:
         assert session.model_channels == ("model:base", "model:gpu", "model:cpu")
 
 
