@@ -255,7 +255,7 @@ class Trainer:
         with context.record() as graph:
             self._test.gather(context, network, first_batch * size, size)
             network.forward()
-            network.loss_and_gradient()
+            network.measure_loss()
             network.count_correct()
             context.submit(ops.RECORD, self._test_losses, network.loss, index=Step(first_batch, 1))
             context.submit(ops.RECORD_COUNT, self._test_correct, network.correct, index=Step(first_batch, 1))
