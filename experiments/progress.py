@@ -154,9 +154,8 @@ def show_end(
             console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
         console.print(f"log: {escape(str(run_dir / 'trial.log'))}", highlight=False, soft_wrap=True)
     if outcome.error is not None:
-        console.print(
-            f"[red]{outcome.status}:[/red] {escape(outcome.error)}", highlight=False, soft_wrap=True
-        )
+        said = outcome.error.removeprefix(f"{outcome.status} ")
+        console.print(f"[red]{outcome.status}:[/red] {escape(said)}", highlight=False, soft_wrap=True)
     for line in extra:
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(f"records: {escape(str(run_dir))}", highlight=False, soft_wrap=True)

@@ -77,7 +77,7 @@ class _Stream:
             self._reader = pa.ipc.open_stream(source)
             self.schema = self._reader.schema
         except (pa.ArrowInvalid, OSError):
-            self.torn = True
+            self.torn = source.size() > 0  # an empty file is a stream that nothing was written to
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while self.schema is not None:
@@ -95,7 +95,7 @@ class _Stream:
 def read_stream(path: Path) -> tuple[pa.Table | None, bool]:
     """The whole batches of a stream, and whether something torn follows them.
 
-    The table is None where the file ends before its schema does.
+    The table is None where the file ends before its schema does, which is written with the first batch.
     """
     with pa.OSFile(str(path), "rb") as source:
         stream = _Stream(source)
