@@ -183,6 +183,7 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     record->costs = node->costs;
     record->tag = node->tag;
     record->footprint = node->footprint;
+    record->job = atomic_fetch_add(&dahl_state.submitted, 1);
     record->ready_s = NAN;
     record->nargs = node->nargs;
     for (int64_t i = 0; i < node->nargs; i++)
@@ -195,8 +196,6 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     task->callback_func = dahl_trace_callback;
     task->callback_arg = record;
     int status = set_handles(task, c, handles + node->first_handle, node->nhandles);
-    /* not before: this makes StarPU's job, which copies the number of handles */
-    record->job = (int64_t)starpu_task_get_job_id(task);
     if (status == DAHL_OK) {
         int rc = starpu_task_submit(task);
         if (rc == 0)
