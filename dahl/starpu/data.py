@@ -42,13 +42,19 @@ class DataHandle:
 
     @contextmanager
     def acquire(self, mode: str = "r") -> Iterator[np.ndarray]:
-        """Wait for the tasks that ``mode`` (r, w or rw) has to wait for, and lend the array in host memory."""
+        """Wait for the tasks that ``mode`` (r, w or rw) has to wait for, and lend the array in host memory.
+
+        Raises KernelError, a policy's error or CancelledError where kernels were skipped: the values are not what the
+        tasks would have made of them.
+        """
         if mode not in MODES:
             raise ValueError(f"mode must be r, w or rw, got {mode!r}")
         if mode != "r" and not self.array.flags.writeable:
             raise ValueError("the array is read-only; acquire it with mode='r'")
         lib, pointer = self._runtime.lib, self._handle()
-        check(lib.dahl_data_acquire(pointer, MODES[mode]), "acquiring data")
+        status = lib.dahl_data_acquire(pointer, MODES[mode])
+        if status:
+            self._runtime.raise_failure(status)
         try:
             yield self.array
         finally:
@@ -61,7 +67,11 @@ class DataHandle:
             self._runtime.forget(self)
             self.pointer = 0
 
-    def _handle(self) -> Any:
+    def registered_pointer(self) -> int:
+        """Return the address of StarPU's handle. Raises ValueError where it is unregistered."""
         if not self.pointer:
-            raise ValueError("the handle is unregistered")
-        return self._runtime.ffi.cast("void *", self.pointer)
+            raise ValueError(f"the handle of an array of shape {self.array.shape} is unregistered: its data are released")
+        return self.pointer
+
+    def _handle(self) -> Any:
+        return self._runtime.ffi.cast("void *", self.registered_pointer())

@@ -109,6 +109,8 @@ class Runtime:
         self.workers: tuple[Worker, ...] = ()
         self.codelets: list[Codelet] = []
         self._handles: dict[int, DataHandle] = {}
+        self.forgotten = 0
+        """How many handles were unregistered so far."""
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
         self._home = (home or cache_root() / "starpu").resolve()
@@ -276,6 +278,7 @@ class Runtime:
     def forget(self, handle: DataHandle) -> None:
         """Drop an unregistered handle."""
         self._handles.pop(handle.pointer, None)
+        self.forgotten += 1
 
     def raise_failure(self, status: int) -> NoReturn:
         """Raise the error of a failed task, with the exception of its kernel or policy as the cause."""

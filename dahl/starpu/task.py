@@ -133,12 +133,13 @@ class TaskGraph:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._nodes: list[tuple[int, ...]] = []
-        self._handles: list[int] = []
+        self._handles: list[DataHandle] = []
         self._args: list[np.ndarray] = []
         self._strides: list[tuple[int, int]] = []
         self._nargs = 0
         self._kept: list[Any] = []
         self._frozen: tuple[Any, ...] | None = None
+        self._forgotten = 0
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -194,22 +195,26 @@ class TaskGraph:
             )
         )
         self._strides += [(self._nargs + at, stride) for at, stride in (strides or {}).items()]
-        self._handles += [handle.pointer for handle in handles]
+        self._handles += handles
         self._args.append(block)
         self._nargs += block.size
-        self._kept += [codelet, costs, *handles]
+        self._kept += [codelet, costs]
         self._frozen = None
 
     def submit(self, step: int = 0) -> None:
-        """Submit every task, in the order in which they were added."""
-        if self._frozen is None:
+        """Submit every task, in the order in which they were added.
+
+        Raises ValueError where data that a task needs are unregistered by now.
+        """
+        if self._frozen is None or self._forgotten != self._runtime.forgotten:
             self._frozen = self._freeze()
         check_submission(self._runtime, self._runtime.lib.dahl_submit(*self._frozen, step))
 
     def _freeze(self) -> tuple[Any, ...]:
         ffi = self._runtime.ffi
+        self._forgotten = self._runtime.forgotten
         nodes = np.array(self._nodes, NODE)
-        handles = np.array(self._handles or [0], np.uint64)
+        handles = np.array([handle.registered_pointer() for handle in self._handles] or [0], np.uint64)
         args = np.concatenate([*self._args, np.zeros(1, np.int64)])
         strides = np.zeros(args.size, np.int64)
         for at, stride in self._strides:

@@ -268,7 +268,10 @@ int dahl_data_acquire(void *handle, int mode)
         return DAHL_BAD_ARGUMENT;
     if (starpu_data_acquire(handle, (enum starpu_data_access_mode)mode))
         return DAHL_BAD_ARGUMENT;
-    return DAHL_OK;
+    int status = outcome();
+    if (status != DAHL_OK) /* kernels were skipped: the values are not what they should be */
+        starpu_data_release(handle);
+    return status;
 }
 
 int dahl_data_release(void *handle)
