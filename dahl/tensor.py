@@ -60,7 +60,10 @@ class Tensor:
         if sizes.count(-1) == 1:
             known = math.prod(size for size in sizes if size != -1)
             sizes[sizes.index(-1)] = math.prod(self.shape) // max(known, 1)
-        if math.prod(sizes) != math.prod(self.shape) or not sizes or sizes[0] != self.shape[0]:
+        whole = math.prod(sizes) == math.prod(self.shape) and min(sizes, default=0) > 0
+        # The tiles of Context.per_tile have no batch axis, so theirs cannot stay first.
+        fits = all(tile.shape[0] * math.prod(sizes[1:]) == math.prod(tile.shape) for tile in self.tiles)
+        if not whole or sizes[0] != self.shape[0] or not fits:
             raise TensorShapeError(f"{self.name} of shape {self.shape} cannot be seen as {shape}: the batch stays first")
         tiles = tuple(Tile((tile.shape[0], *sizes[1:]), tile.handle) for tile in self.tiles)
         return Tensor(tuple(sizes), tiles, self.dtype, self.name)
