@@ -73,6 +73,8 @@ class Context:
 
     def per_tile(self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile") -> Tensor:
         """Return ``count`` buffers of one shape, as the tiles of a tensor of shape (count, *shape)."""
+        if count < 1:
+            raise ValueError(f"{name}: count must be at least 1, got {count}")
         array = aligned_empty((count, *shape), np.dtype(dtype))
         tiles = tuple(Tile(tuple(shape), self.runtime.register(array[i])) for i in range(count))
         return Tensor(array.shape, tiles, array.dtype, name)
@@ -84,10 +86,15 @@ class Context:
 
         Operands are in the kernel's order and have one tile or as many as the others; those with one tile are shared
         by all tasks. A repeated last operand gives all of its tiles to one task. A scalar may be a list with a value
-        for each task, and inside ``record()`` a Step. Raises ShapeError where shapes do not fit.
+        for each task, and an integer inside ``record()`` a Step. Raises ShapeError where shapes do not fit and ValueError
+        for an output in read-only memory.
         """
         scalars = {**operation.defaults, **scalars}
-        for prepared in self._tasks(operation, operands, scalars):
+        # All tasks are checked before the first is submitted: a mistake leaves no half of an operation behind.
+        tasks = list(self._tasks(operation, operands, scalars))
+        if self._graph is None and any(prepared.strides for prepared in tasks):
+            raise ValueError(f"{operation.name}: a Step has a meaning only inside record()")
+        for prepared in tasks:
             graph = self.runtime.graph() if self._graph is None else self._graph
             graph.add(
                 prepared.codelet,
@@ -100,8 +107,6 @@ class Context:
                 footprint=prepared.footprint,
             )
             if self._graph is None:
-                if prepared.strides:
-                    raise ValueError(f"{operation.name}: a Step has a meaning only inside record()")
                 graph.submit()
 
     @contextmanager
@@ -144,15 +149,39 @@ class Context:
                 raise ShapeError(f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}")
         fixed = operands[:-1] if kernel.repeats else operands
         count = max((tensor.tile_count for tensor in fixed), default=1)
-        for tensor, operand in zip(fixed, kernel.operands, strict=False):
-            if tensor.tile_count not in (1, count):
-                raise ShapeError(
-                    f"{operation.name}: {operand.name} has {tensor.tile_count} tiles where others have {count}"
-                )
+        self._check_tiles(operation, fixed, count)
+        self._check_scalars(operation, scalars, count)
         for index in range(count):
             tiles = [tensor.tiles[index if tensor.tile_count > 1 else 0] for tensor in fixed]
             own = {name: value[index] if isinstance(value, list) else value for name, value in scalars.items()}
             yield self._prepare(operation, tiles, operands[-1].tiles if kernel.repeats else (), own, index)
+
+    @staticmethod
+    def _check_tiles(operation: Operation, fixed: Sequence[Tensor], count: int) -> None:
+        for tensor, operand in zip(fixed, operation.kernel.operands, strict=False):
+            if tensor.tile_count not in (1, count):
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} has {tensor.tile_count} tiles where others have {count}"
+                )
+            if operand.mode == "w" and tensor.tile_count < count:
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} has one tile that {count} tasks would overwrite in turn; "
+                    f"give it {count} tiles (Context.per_tile)"
+                )
+            if operand.mode != "r" and not all(tile.handle.array.flags.writeable for tile in tensor.tiles):
+                raise ValueError(f"{operation.name} writes {operand.name}, but {tensor.name} is in read-only memory")
+
+    @staticmethod
+    def _check_scalars(operation: Operation, scalars: Mapping[str, Any], count: int) -> None:
+        kinds = dict(operation.kernel.scalars)
+        if set(scalars) != set(kinds):
+            raise TypeError(f"{operation.name} takes the scalars {list(kinds)}, got {sorted(scalars)}")
+        for name, value in scalars.items():
+            values = value if isinstance(value, list) else [value]
+            if isinstance(value, list) and len(value) != count:
+                raise ValueError(f"{operation.name}: {name} has {len(value)} values for {count} tasks")
+            if kinds[name] != "int64" and any(isinstance(one, Step) for one in values):
+                raise ValueError(f"{operation.name}: {name} is no integer, so it cannot be a Step")
 
     def _prepare(
         self,
@@ -178,7 +207,7 @@ class Context:
         scratch = operation.scratch_floats(shapes, values) if operation.scratch_floats else 0
         block_shapes = [shapes[o.name][0] if o.repeated else shapes[o.name] for o in kernel.operands]
         strides = {kernel.scalar_position(name): step.stride for name, step in steps.items()}
-        key = cost_key(operation, shapes)
+        key = cost_key(operation, shapes, values)
         return _Prepared(
             self._codelet(operation),
             (*tiles, *repeated),

@@ -14,10 +14,11 @@ from dahl.starpu import MachineWatts, Worker
 UNKNOWN = math.nan
 
 
-def cost_key(operation: Operation, shapes: Mapping[str, Any]) -> str:
-    """Return the text that tasks of equal cost share: ``relu/16x4x26x26/16x4x26x26``.
+def cost_key(operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[str, Any]) -> str:
+    """Return the text that tasks of equal cost share: ``relu_4d/16x4x26x26/16x4x26x26``.
 
-    A repeated operand stands as its count and shape: ``8*4x1x3x3``.
+    A repeated operand stands as its count and shape: ``8*4x1x3x3``. An integer that the operation has a default for,
+    such as a stride, is told where it differs from it: windows of other sizes can make the same shapes.
     """
     parts = [operation.name]
     for operand in operation.kernel.operands:
@@ -26,6 +27,9 @@ def cost_key(operation: Operation, shapes: Mapping[str, Any]) -> str:
             parts.append(f"{len(shape)}*" + "x".join(map(str, shape[0])))
         else:
             parts.append("x".join(map(str, shape)))
+    for name, kind in operation.kernel.scalars:
+        if kind == "int64" and name in operation.defaults and scalars[name] != operation.defaults[name]:
+            parts.append(f"{name}={scalars[name]}")
     return "/".join(parts)
 
 
@@ -80,7 +84,7 @@ class MeasuredCosts(CostModel):
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
-        return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes), UNKNOWN)
+        return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes, scalars), UNKNOWN)
 
 
 def energy_j(watts: MachineWatts | None, worker: Worker, length_s: float) -> float:
