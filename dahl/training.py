@@ -177,6 +177,8 @@ class Trainer:
 
         ``max_batches`` ends it sooner. Raises LossIsNotANumberError as soon as a mini-batch's loss is no number.
         """
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(f"max_batches must be at least 1, got {max_batches}")
         generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
         self._train.order.write(generator.permutation(self._train.count))
         self._losses.write(np.zeros(self._losses.shape))
@@ -186,8 +188,9 @@ class Trainer:
         for batch in range(total):
             self._submit(self._training, batch)
             self._runtime.wait_submitted(tasks * BATCHES_AHEAD)
-            done = batch + 1 - BATCHES_AHEAD
-            if done > 0:
+            # One fewer than are known to be done: a mini-batch's loss may be recorded after the next one's forward tasks.
+            done = batch - BATCHES_AHEAD
+            if done > 0 and batch < self._training.count:
                 self._report(epoch, done, total, start_s, on_batch)
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
@@ -196,6 +199,8 @@ class Trainer:
 
     def evaluate(self, max_batches: int | None = None) -> Evaluation:
         """Return loss and accuracy over the test split."""
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(f"max_batches must be at least 1, got {max_batches}")
         start_s = self._runtime.now_s()
         count = self._testing.count + (self._testing.last is not None)
         total = count if max_batches is None else min(max_batches, count)
@@ -283,10 +288,11 @@ class Trainer:
             loss = math.nan
         else:
             values: Any = self._losses.tiles[0].handle.array
-            if not math.isfinite(values[done - 1]):
+            wrong = np.flatnonzero(~np.isfinite(values[:done]))
+            if wrong.size:
                 self._runtime.cancel()
                 raise LossIsNotANumberError(
-                    f"the loss became {values[done - 1]} at mini-batch {done} of epoch {epoch}; "
+                    f"the loss became {values[wrong[0]]} at mini-batch {wrong[0] + 1} of epoch {epoch}; "
                     f"try a learning_rate below {self._hyper.learning_rate}"
                 )
             loss = float(values[:done].sum()) / images
