@@ -11,6 +11,7 @@ import faulthandler
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     # Here and not above: StarPU or a library that is missing is a failed trial with its reason, too.
     from experiments import records, tables
+    from experiments.calibration import ensure_costs
     from experiments.training import train
     from experiments.workload import load_workload
 
     try:
         workload = load_workload(records.read_config(run_dir), events)
+        if workload.needs_costs:
+            workload = replace(workload, costs=ensure_costs(run_dir, workload, events))
         return train(run_dir, workload, events)
     finally:
         torn = tables.finish_tables(run_dir)
