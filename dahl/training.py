@@ -216,6 +216,18 @@ class Trainer:
         loss = float(self._test_losses.numpy()[:total].sum()) / images
         return Evaluation(loss, float(self._test_correct.numpy()[:total].sum()) / images, start_s, end_s)
 
+    def rehearse(self, repeats: int) -> None:
+        """Run each recorded mini-batch a few times on the first images, for the lengths of its tasks.
+
+        The parameters change: rehearse with a trainer of its own.
+        """
+        graphs = (self._training.full, self._training.last, self._testing.full, self._testing.last)
+        for _ in range(repeats):
+            for graph in graphs:
+                if graph is not None:
+                    graph.submit(0)
+                    self._runtime.wait_all()
+
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name, float32."""
         return {parameter.name: parameter.value.numpy() for parameter in self.parameters}
