@@ -53,6 +53,8 @@ class Hyperparameters:
             raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
 
 
 @final
