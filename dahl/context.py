@@ -88,7 +88,7 @@ class Context:
         """
         scalars = {**operation.defaults, **scalars}
         for prepared in self._tasks(operation, operands, scalars):
-            graph = self._graph or self.runtime.graph()
+            graph = self.runtime.graph() if self._graph is None else self._graph
             graph.add(
                 prepared.codelet,
                 [tile.handle for tile in prepared.tiles],

@@ -17,7 +17,8 @@ import numpy as np
 from dahl import ops
 from dahl.context import Context
 from dahl.datasets import Dataset, Split
-from dahl.layers import Network, Parameter, Sequential
+from dahl.layers import Sequential
+from dahl.network import Network, Parameter
 from dahl.starpu import Step, TaskGraph
 from dahl.tensor import Tensor
 
@@ -116,7 +117,7 @@ class _Source:
         starts = np.cumsum([0, *(shape[0] for shape in network.input.tile_shapes)])[:-1]
         firsts = [Step(first + int(start), stride) for start in starts]
         context.submit(
-            ops.gather,
+            ops.GATHER,
             self.images,
             self.labels,
             self.order,
@@ -146,16 +147,16 @@ class Trainer:
     def __init__(
         self, context: Context, model: Sequential, dataset: Dataset, hyperparameters: Hyperparameters
     ) -> None:
-        self._context, self._model, self._dataset = context, model, dataset
+        self._context, self._dataset = context, dataset
+        self._model = model.with_classes(len(dataset.classes))
         self._runtime, self._hyper = context.runtime, hyperparameters
         self._shape = dataset.image_shape
-        self.parameters: tuple[Parameter, ...] = model.parameters(
-            context, self._shape, hyperparameters.seed, classes=len(dataset.classes)
-        )
+        self.parameters: tuple[Parameter, ...] = self._model.parameters(context, self._shape, hyperparameters.seed)
         self._train = _Source(context, dataset.train, dataset, "train")
         self._test = _Source(context, dataset.test, dataset, "test")
-        self._losses = self._slots(self._train.count)
-        self._test_losses, self._test_correct = self._slots(self._test.count), self._slots(self._test.count)
+        self._losses = self._slots(self._train.count, np.float64)
+        self._test_losses = self._slots(self._test.count, np.float64)
+        self._test_correct = self._slots(self._test.count, np.int64)
         self._training = self._batches(self._train, self._record_training)
         self._testing = self._batches(self._test, self._record_testing)
 
@@ -223,8 +224,8 @@ class Trainer:
 
     # ---- recording ----
 
-    def _slots(self, images: int) -> Tensor:
-        return self._context.tensor(np.zeros(math.ceil(images / self._hyper.batch_size)), name="by batch")
+    def _slots(self, images: int, dtype: Any) -> Tensor:
+        return self._context.tensor(np.zeros(math.ceil(images / self._hyper.batch_size), dtype), name="by batch")
 
     def _batches(self, source: _Source, record: Callable[[int, int], TaskGraph]) -> _Batches:
         size = self._hyper.batch_size
@@ -243,7 +244,7 @@ class Trainer:
             self._train.gather(context, network, first_batch * size, size)
             network.forward()
             network.loss_and_gradient()
-            context.submit(ops.record, self._losses, network.loss, index=Step(first_batch, 1))
+            context.submit(ops.RECORD, self._losses, network.loss, index=Step(first_batch, 1))
             network.backward()
             network.update(hyper.learning_rate, hyper.momentum, hyper.weight_decay)
         return graph
@@ -254,10 +255,10 @@ class Trainer:
         with context.record() as graph:
             self._test.gather(context, network, first_batch * size, size)
             network.forward()
-            network.loss_and_gradient()
+            network.measure_loss()
             network.count_correct()
-            context.submit(ops.record, self._test_losses, network.loss, index=Step(first_batch, 1))
-            context.submit(ops.record_count, self._test_correct, network.correct, index=Step(first_batch, 1))
+            context.submit(ops.RECORD, self._test_losses, network.loss, index=Step(first_batch, 1))
+            context.submit(ops.RECORD_COUNT, self._test_correct, network.correct, index=Step(first_batch, 1))
         return graph
 
     # ---- running ----

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-TaskRecords = npt.NDArray[Any] | Mapping[str, npt.ArrayLike]
+TaskRecords = npt.NDArray[Any] | Mapping[str, Any]
 """Arrays of one length by name: `worker`, `start_s`, `end_s`, `codelet`. A structured array or a mapping."""
 
 BASE = "base"
@@ -235,7 +235,7 @@ def _spans(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) 
 def _checked(
     tasks: TaskRecords, workers: int
 ) -> tuple[npt.NDArray[np.intp], Floats, Floats, npt.NDArray[Any]]:
-    """The tasks' columns, sorted by start; `ActivityError` for what cannot have happened."""
+    """The columns of tasks that take time, sorted by start; `ActivityError` for what cannot have happened."""
     worker = np.asarray(tasks["worker"]).astype(np.intp)
     start_s = np.asarray(tasks["start_s"], dtype=np.float64)
     end_s = np.asarray(tasks["end_s"], dtype=np.float64)
@@ -249,6 +249,8 @@ def _checked(
         task = int(np.argmax(unknown))
         raise ActivityError(f"task {task} ran on worker {worker[task]}, the power model has {workers}")
     order = np.argsort(start_s, kind="stable")
+    # Tasks of no length cost nothing, and have no order among those that start with them.
+    order = order[(end_s > start_s)[order]]
     worker, start_s, end_s = worker[order], start_s[order], end_s[order]
     _check_overlap(worker, start_s, end_s)
     return worker, start_s, end_s, codelet[order]

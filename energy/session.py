@@ -209,9 +209,12 @@ class EnergySession:
     def measure_idle(self, seconds: float) -> dict[str, float]:
         """Watts by channel over `seconds` in which the caller lets nothing run; taken as the idle baseline.
 
-        A channel with a missing reading gets none. `ValueError` where `seconds` is too short for a counter.
+        Empty, at once, without counters. A channel with a missing reading gets none.
+        `ValueError` where `seconds` is too short for a counter.
         """
-        longest_s = max((channel.period_s for channel in self.channels.values()), default=0.0)
+        if not self.channels:
+            return {}
+        longest_s = max(channel.period_s for channel in self.channels.values())
         if not seconds >= PERIODS_TO_RESOLVE * longest_s or seconds <= 0:
             raise ValueError(
                 f"an idle baseline of {seconds} s is too short, it needs {PERIODS_TO_RESOLVE * longest_s:g} s"

@@ -1,4 +1,4 @@
-"""The course of a trial inside StarPU: compilation, baseline, then epochs and their evaluation, each in its window."""
+"""The course of a trial inside StarPU: compilation, baseline, epochs and evaluations, each in its window."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from dahl import starpu
 from dahl.context import Context
 from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
+
+from dahl import starpu
 from energy import EnergySession, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
@@ -79,7 +80,7 @@ def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
 
 
 def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:
-    """Read the counters for a while with StarPU up and its workers idle; without counters there is nothing to read."""
+    """Read the counters, where there are any, with StarPU up and its workers idle."""
     if session.channels and seconds > 0:
         events.emit("calibrating", message=f"idle baseline: reading the counters for {seconds:g} s")
         session.measure_idle(seconds)
@@ -154,9 +155,11 @@ def _tell_what_runs(
         images_per_epoch=len(workload.dataset.train.labels),
         energy=_energy_words(workload, session),
     )
-    if not workload.sources.sources:
-        for name, reason in absent.items():
-            events.emit("notice", message=f"no joules from {name}: {reason['why']} ({reason['remedy']})")
+    if absent and not workload.sources.sources:
+        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        events.emit(
+            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+        )
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:

@@ -1,4 +1,4 @@
-"""From a run's configuration to the objects that it names: data set, model, scheduler, platform, energy sources."""
+"""From a run's configuration to what it names: data set, model, scheduler, platform, energy sources."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def machine_watts(model: PowerModel) -> starpu.MachineWatts:
 def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """Make everything that the configuration names, the cheap and the picky first.
 
-    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter, InstantiationException
-    of Hydra around an error in a constructor.
+    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter,
+    InstantiationException of Hydra around an error in a constructor.
     """
     scheduler = instantiate(config["scheduler"])
     platform = instantiate(config["platform"]) if config["platform"]["simulated"] else None

@@ -1,1 +1,1 @@
-"""What `scripts/get-starpu` is made of. Standard library only: it runs before there is a virtual environment."""
+"""The parts of `scripts/get-starpu`: standard library only, since there is no virtual environment yet."""

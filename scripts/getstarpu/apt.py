@@ -1,7 +1,7 @@
 """Fetching StarPU's source package with apt, without touching the state of the machine's own apt.
 
-Trust comes from apt: the archive's index must carry a signature by the distribution's keyring, the index holds the
-checksum of the `.dsc`, and the `.dsc` those of its files. The last step is checked here once more.
+Trust comes from apt: the archive's index must carry a signature by the distribution's keyring, the index
+holds the checksum of the `.dsc`, and the `.dsc` those of its files. The last step is checked here once more.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 class PrivateApt:
     """apt with a state folder of its own, for one suite of one mirror.
 
-    The machine's proxies, credentials and certificates stay in force, its sources, pins, lists and hooks do not.
+    The machine's proxies, credentials and certificates stay in force; its sources, pins and hooks do not.
     """
 
     def __init__(self, home: Path, processes: Processes, log: Path, keyrings: Path) -> None:
@@ -60,7 +60,8 @@ class PrivateApt:
         Raises:
             GetStarpuError: the keyring of the distribution is not installed.
         """
-        keyring = next((self.keyrings / name for name in of.keyrings if (self.keyrings / name).is_file()), None)
+        installed = (self.keyrings / name for name in of.keyrings)
+        keyring = next((file for file in installed if file.is_file()), None)
         if keyring is None:
             raise GetStarpuError(
                 f"the keyring {of.keyrings[0]} of {of.name} is not in {self.keyrings}:"
@@ -82,7 +83,7 @@ class PrivateApt:
             NotServedError: it cannot be had or its signature does not hold.
         """
         if self.processes.run(self._command("apt-get", "update"), self.log) != 0:
-            raise NotServedError("its signed index could not be fetched", self.log)
+            raise NotServedError(f"no valid signed index ({last_complaint(self.log)})", self.log)
 
     def versions(self) -> list[str]:
         """The versions of the source package that the index lists, newest first."""
@@ -125,7 +126,7 @@ class PrivateApt:
             "Dir::State": home / "state",
             "Dir::State::status": home / "status",
             "Dir::Cache": home / "cache",
-            # The unprivileged user that apt would change to cannot enter a checkout below a private home folder.
+            # The user that apt would change to cannot enter a checkout below a private home folder.
             "APT::Sandbox::User": "root",
             "APT::Update::Error-Mode": "any",
             "APT::Get::AllowUnauthenticated": "false",
@@ -134,8 +135,9 @@ class PrivateApt:
             "Acquire::Languages": "none",
             "Acquire::Retries": "2",
         }
-        hooks = [f"#clear APT::Update::{hook};" for hook in ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")]
-        return "\n".join([*(f'{key} "{value}";' for key, value in settings.items()), *hooks, ""])
+        hooks = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
+        lines = [f'{key} "{value}";\n' for key, value in settings.items()]
+        return "".join([*lines, *(f"#clear APT::Update::{hook};\n" for hook in hooks)])
 
 
 def fetch(
@@ -176,6 +178,12 @@ def _fetch_from(apt: PrivateApt, suite: str, of: Distribution) -> Source:
             continue
         return Source(tarball, f"{of.name} {suite}, source package {PACKAGE} {version}", sha256)
     raise NotServedError(", ".join(reasons), apt.log)
+
+
+def last_complaint(log: Path) -> str:
+    """The last error that apt wrote to a log, in its own words."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line[3:].strip() for line in reversed(lines) if line.startswith("E: ")), "see the log")
 
 
 def verified_tarball(description: Path) -> tuple[Path, str]:

@@ -23,7 +23,7 @@ class Archive:
 class Distribution:
     """How a distribution signs and names its archive.
 
-    `suites` are asked first to last on every mirror; `None` stands for those that the machine itself is configured for.
+    `suites` are asked first to last; `None` stands for those that the machine itself is configured for.
     """
 
     name: str
@@ -142,7 +142,8 @@ def suites_to_try(archives: list[Archive], of: Distribution) -> list[tuple[str, 
         if not archive.uri.startswith(_FETCHABLE) or of.name not in archive.uri or "security" in archive.uri:
             continue
         own = mirrors.setdefault(archive.uri.rstrip("/"), [])
-        own += [suite for suite in archive.suites if not suite.endswith(("/", "-security")) and suite not in own]
+        usable = (suite for suite in archive.suites if not suite.endswith(("/", "-security")))
+        own += [suite for suite in usable if suite not in own]
     if not mirrors:
         raise GetStarpuError(
             f"apt has no mirror of {of.name} configured to take StarPU's source from;"
@@ -151,8 +152,7 @@ def suites_to_try(archives: list[Archive], of: Distribution) -> list[tuple[str, 
     pairs = []
     for wanted in of.suites:
         for uri, own in mirrors.items():
-            for suite in [wanted] if wanted else sorted(own, key=_pocket_rank):
-                pairs.append((suite, uri))
+            pairs += [(suite, uri) for suite in ([wanted] if wanted else sorted(own, key=_pocket_rank))]
     return pairs
 
 

@@ -158,16 +158,17 @@ class Build:
         # GNU make hands its own flags and job slots on to children; this build has its own.
         env = {"MAKEFLAGS": "", "MAKELEVEL": "", "MFLAGS": ""}
         if self.processes.run(command, self.log, cwd=cwd, env=env) != 0:
-            raise GetStarpuError(f"{what} the {self.variant} variant of StarPU {self.version} failed", self.log)
+            raise GetStarpuError(f"{what} StarPU {self.version} ({self.variant}) failed", self.log)
 
     def _check(self, built: Path) -> None:
         """`configure` ignores options that it does not know, so look at what came out and load it once."""
         headers = list(built.glob("include/starpu/*/starpu_config.h"))
         libraries = list(built.glob("lib/libstarpu-*.so"))
         if len(headers) != 1 or len(libraries) != 1:
-            raise GetStarpuError(f"the {self.variant} variant was installed without its library or headers", self.log)
-        defined = dict(re.findall(r"^#define (\w+) (\S+)$", headers[0].read_text(encoding="utf-8"), re.MULTILINE))
-        wanted = {name: str(value) for name, value in LIMITS.items()}
+            raise GetStarpuError(f"{self.variant}: installed without its library or headers", self.log)
+        text = headers[0].read_text(encoding="utf-8")
+        defined = dict(re.findall(r"^#define (\w+) (\S+)$", text, re.MULTILINE))
+        wanted: dict[str, str | None] = {name: str(value) for name, value in LIMITS.items()}
         wanted["STARPU_SIMGRID"] = "1" if self.variant == "simgrid" else None
         wanted["STARPU_NON_BLOCKING_DRIVERS"] = None
         for name, value in wanted.items():

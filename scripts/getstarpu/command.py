@@ -26,8 +26,8 @@ below .starpu/ in the checkout. Does nothing for a variant that is there and cur
 """
 
 _EPILOG = """\
-The source is the folder or tarball that STARPU_SRC names, else the source package of the distribution (Debian:
-stable, testing, unstable; Ubuntu: the release's own suites, then devel), the first that serves StarPU >= 1.4.
+The source is the folder or tarball that STARPU_SRC names, else the first source package of the distribution
+that is StarPU >= 1.4 (Debian: stable, testing, unstable; Ubuntu: the release's own suites, then devel).
 Logs: .cache/logs/get-starpu-*.log
 """
 
@@ -52,9 +52,10 @@ class Checkout:
         return file
 
 
-def main(arguments: Sequence[str], root: Path = Path(__file__).resolve().parents[2]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status: 0, 1 after a failure, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    root = Path(__file__).resolve().parents[2]
     checkout = Checkout(root)
     variants = [options.variant] if options.variant else list(VARIANT_OPTIONS)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -118,8 +119,8 @@ def _locked(checkout: Checkout) -> Iterator[None]:
     """Hold the only right to build in this checkout, with a work folder that is gone afterwards."""
     if re.search(r"[^\w@%+=:,./-]", str(checkout.root), re.ASCII):
         raise GetStarpuError(
-            f"StarPU cannot be built below {str(checkout.root)!r}: its build scripts take no blanks or special"
-            " characters in a path; move the checkout"
+            f"StarPU cannot be built below {str(checkout.root)!r}: its build scripts take no blanks or"
+            " special characters in a path; move the checkout"
         )
     checkout.home.mkdir(exist_ok=True)
     checkout.logs.mkdir(parents=True, exist_ok=True)

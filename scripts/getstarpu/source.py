@@ -51,17 +51,25 @@ def unpack(source: Source, into: Path, processes: Processes, log: Path) -> Path:
         tree = into / "tree"
         shutil.copytree(source.path, tree, symlinks=True, ignore=shutil.ignore_patterns(".git"))
     else:
-        command = ["tar", "--extract", "--no-same-owner", "--file", source.path, "--directory", into]
+        command: list[str | Path] = [
+            "tar",
+            "--extract",
+            "--no-same-owner",
+            "--file",
+            source.path,
+            "--directory",
+            into,
+        ]
         if processes.run(command, log) != 0:
             raise GetStarpuError(f"{source.path} cannot be unpacked", log)
         folders = [entry for entry in into.iterdir() if entry.is_dir()]
         if len(folders) != 1:
-            raise GetStarpuError(f"{source.path} holds {len(folders)} folders, expected 1 as in a release of StarPU")
+            raise GetStarpuError(f"{source.path} holds {len(folders)} folders, a release of StarPU 1")
         tree = folders[0]
     if not (tree / "configure").is_file():
-        raise GetStarpuError(f"{source.origin} has no configure script: run ./autogen.sh in it, or take a release")
+        raise GetStarpuError(f"{source.origin} has no configure script: run ./autogen.sh there first")
     if (tree / "config.status").exists():
-        raise GetStarpuError(f"{source.origin} has been configured in place: run `make distclean` in it first")
+        raise GetStarpuError(f"{source.origin} is configured in place: run `make distclean` there first")
     return tree
 
 
@@ -75,7 +83,7 @@ def version_of(tree: Path, source: Source) -> str:
     name = re.search(r"^PACKAGE_NAME='(.*)'$", text, re.MULTILINE)
     version = re.search(r"^PACKAGE_VERSION='(.*)'$", text, re.MULTILINE)
     if not name or not version or "starpu" not in name[1].lower():
-        raise GetStarpuError(f"{source.origin} is not StarPU: its configure script is for {name and name[1]!r}")
+        raise GetStarpuError(f"{source.origin} is not StarPU but {name[1] if name else 'unnamed'}")
     if version_numbers(version[1]) < MINIMUM:
         raise GetStarpuError(
             f"{source.origin} is StarPU {version[1]}, but {'.'.join(map(str, MINIMUM))} or newer is needed"

@@ -1,0 +1,151 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from energy import Channel, CounterTrack, Flag, Reading, energy_between
+
+SECOND_NS = 1_000_000_000
+
+
+def counter(wrap: int | None, unit_j: float = 1e-6, period_s: float = 0.001) -> Channel:
+    return Channel("rapl:package-0", "package", True, unit_j, wrap, period_s)
+
+
+def reading(t_s: float, raw: int) -> Reading:
+    return Reading("rapl:package-0", round(t_s * SECOND_NS), raw)
+
+
+@given(
+    start=st.integers(0, 10**9),
+    steps=st.lists(st.integers(0, 10**9 - 1), min_size=1, max_size=50),
+    wrap=st.just(10**9),
+)
+def test_any_sequence_of_joules_wrapped_at_a_range_gives_them_back(
+    start: int, steps: list[int], wrap: int
+) -> None:
+    track = CounterTrack(counter(wrap))
+    track.add(reading(0, start % wrap))
+    opened = track.mark
+    truth = start
+    for index, step in enumerate(steps, 1):
+        truth += step
+        found = track.add(reading(index * 1e-3, truth % wrap))
+        assert found.joules == step * 1e-6
+    energy = energy_between(track.channel, opened, track.mark)
+    assert energy.joules == pytest.approx(sum(steps) * 1e-6, rel=1e-12)
+    assert energy.complete
+
+
+@given(
+    steps=st.lists(st.one_of(st.none(), st.integers(0, 10**9 - 1)), max_size=40),
+    first=st.integers(0, 39),
+    last=st.integers(0, 39),
+)
+def test_a_window_has_joules_only_where_every_reading_in_it_is_there(
+    steps: list[int | None], first: int, last: int
+) -> None:
+    track = CounterTrack(counter(10**9))
+    truth = 0
+    marks = []
+    for index, step in enumerate([0, *steps]):
+        if step is None:
+            assert track.miss(index * 1_000_000).joules is None
+        else:
+            truth += step
+            track.add(reading(index * 1e-3, truth % 10**9))
+        marks.append((track.mark, truth))
+    first, last = sorted((min(first, len(steps)), min(last, len(steps))))
+    energy = energy_between(track.channel, marks[first][0], marks[last][0])
+    if any(step is None for step in [0, *steps][first : last + 1]):
+        assert energy.joules is None
+        assert energy.bound_j is None
+        assert not energy.complete
+    else:
+        assert energy.joules == pytest.approx((marks[last][1] - marks[first][1]) * 1e-6)
+        assert energy.complete
+
+
+def test_a_lost_reading_is_a_gap_not_a_zero() -> None:
+    track = CounterTrack(counter(10**9))
+    steps = [
+        track.add(reading(0, 100)),
+        track.miss(SECOND_NS // 10),
+        track.add(reading(0.2, 300)),
+        track.add(reading(0.3, 400)),
+    ]
+    assert [step.flags for step in steps] == [Flag.FIRST, Flag.GAP, Flag.GAP, Flag.OK]
+    assert [step.raw for step in steps] == [100, None, 300, 400]
+    assert [step.joules for step in steps] == [None, None, None, pytest.approx(100e-6)]
+
+
+def test_a_counter_without_a_range_that_falls_was_reset() -> None:
+    track = CounterTrack(counter(None))
+    track.add(reading(0, 5000))
+    opened = track.mark
+    step = track.add(reading(1, 20))
+    assert (step.joules, step.flags) == (None, Flag.RESET)
+    assert energy_between(track.channel, opened, track.mark).joules is None
+    after_reset = track.mark
+    track.add(reading(2, 50))
+    assert energy_between(track.channel, after_reset, track.mark).joules == pytest.approx(30e-6)
+
+
+def test_readings_so_far_apart_that_two_wraps_fit_are_not_counted() -> None:
+    # 1e9 counts of 1 uJ are 1000 J: at the assumed limit of 1000 W they pass within 1 s.
+    track = CounterTrack(counter(10**9))
+    track.add(reading(0, 0))
+    assert track.add(reading(0.9, 10)).flags == Flag.OK
+    late = track.add(reading(2.0, 20))
+    assert (late.joules, late.flags) == (None, Flag.LOST_COUNT)
+
+
+@pytest.mark.parametrize("raw", [-1, 1000, 10**30])
+def test_a_value_that_the_counter_cannot_show_is_refused(raw: int) -> None:
+    track = CounterTrack(counter(1000))
+    track.add(reading(0, 999))
+    with pytest.raises(ValueError, match=str(raw)):
+        track.add(reading(0.1, raw))
+
+
+def test_the_bound_is_what_flows_in_one_period_of_the_counter_and_one_count() -> None:
+    channel = counter(None, unit_j=1e-3, period_s=0.1)
+    track = CounterTrack(channel)
+    track.add(reading(0, 0))
+    opened = track.mark
+    step = track.add(reading(10, 2_000_000))
+    energy = energy_between(channel, opened, track.mark)
+    assert energy.joules == pytest.approx(2000.0)
+    assert step.watts == pytest.approx(200.0)
+    assert energy.bound_j == pytest.approx(0.1 * 200.0 + 0.001)
+
+
+@given(power_w=st.floats(1, 900), seconds=st.floats(0.31, 20), phase=st.floats(0, 0.0999))
+def test_a_counter_that_is_updated_late_stays_within_the_bound(
+    power_w: float, seconds: float, phase: float
+) -> None:
+    period_s = 0.1
+    channel = counter(None, unit_j=1e-3, period_s=period_s)
+
+    def shown_mj(t_s: float) -> int:
+        updated_s = (t_s + phase) // period_s * period_s - phase
+        return int((updated_s + 1) * power_w * 1000)
+
+    track = CounterTrack(channel)
+    track.add(reading(0, shown_mj(0)))
+    opened = track.mark
+    track.add(reading(seconds, shown_mj(seconds)))
+    energy = energy_between(channel, opened, track.mark)
+    assert energy.joules is not None
+    assert energy.bound_j is not None
+    # The bound takes the power from the joules that are in error themselves: one part in W / T more.
+    assert abs(energy.joules - power_w * seconds) <= energy.bound_j / (1 - period_s / seconds) + 1e-3
+
+
+@pytest.mark.parametrize(("seconds", "resolvable"), [(0.29, False), (0.31, True)])
+def test_a_window_below_three_periods_is_not_resolvable(seconds: float, resolvable: bool) -> None:
+    channel = counter(None, period_s=0.1)
+    track = CounterTrack(channel)
+    track.add(reading(0, 0))
+    opened = track.mark
+    track.add(reading(seconds, 100))
+    assert energy_between(channel, opened, track.mark).resolvable is resolvable
