@@ -38,7 +38,7 @@ from dahl.ops.simd import LANES
 from dahl.starpu.kernel import Kernel, inline_kernel
 
 # Measured on one AVX-512 core: tile of 16 images 32x32, 1 to 16 channels, 4 to 64 filters, kernels 3x3 and
-# 5x5. Direct loops take 0.1 to 1.0 of the time of the matrix product up to 72 taps, 0.4 to 1.2 of it up to 144.
+# 5x5. Direct loops take 0.1 to 1.0 of the time of the matrix product up to 72 taps, up to 1.2 of it at 100.
 _DIRECT_TAPS = 128
 
 
