@@ -82,6 +82,7 @@ class TrialDisplay:
 
     def _on_started(self, event: Event) -> None:
         self.started = event
+        self._update("compiling kernels", "")
         mode = "[yellow]simulated[/yellow] · " if event.get("simulated") else ""
         self._say(
             f"{mode}{event['workers']} workers · StarPU {event['starpu']} · {escape(str(event['energy']))}"
@@ -150,7 +151,7 @@ def show_end(
         for words in quality_words(display.epochs):
             console.print(f"joules are {words}", highlight=False, soft_wrap=True)
     if outcome.status == "failed":
-        for line in log_lines:
+        for line in () if outcome.explained else log_lines:
             console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
         console.print(f"log: {escape(str(run_dir / 'trial.log'))}", highlight=False, soft_wrap=True)
     if outcome.error is not None:

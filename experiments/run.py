@@ -136,7 +136,6 @@ def trial_environment(run_dir: Path) -> dict[str, str]:
         STARPU_HOME=str(run_dir / "starpu"),
         STARPU_PERF_MODEL_DIR=str(run_dir / "starpu" / "models"),
     )
-    child.setdefault("NUMBA_CACHE_DIR", str(CHECKOUT / ".cache" / "numba"))
     return child
 
 

@@ -33,6 +33,8 @@ class Outcome:
     """The signal that asked this process to stop, if one did: a sweep ends here too."""
     result: Event | None
     """The `finished` event of the trial, where it sent one."""
+    explained: bool = False
+    """Whether `error` is the trial's own account; otherwise only its log can tell more."""
 
 
 @dataclass
@@ -198,7 +200,8 @@ def _outcome(returncode: int, watch: _Watch, received: list[int]) -> Outcome:
     if stopped_by is not None:
         error = "; ".join([f"interrupted by {signal.Signals(stopped_by).name}", *watch.escalations])
         return Outcome("interrupted", error, stopped_by, watch.finished)
-    return Outcome("failed", _cause(returncode, watch), None, watch.finished)
+    explained = watch.failed is not None
+    return Outcome("failed", _cause(returncode, watch), None, watch.finished, explained)
 
 
 def _cause(returncode: int, watch: _Watch) -> str:

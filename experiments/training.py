@@ -6,17 +6,16 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from dahl.context import Context
-from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
-
 from dahl import starpu
+from dahl.context import Context
+from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
 from energy import EnergySession, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
 from experiments.events import EventWriter
 from experiments.interrupts import cancel_on_interrupt
 from experiments.tables import TableStream
-from experiments.workload import Workload
+from experiments.workload import Workload, machine_watts
 
 
 def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _inside(
         )
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
-            trainer = _trainer(runtime, workload)
+            trainer = make_trainer(make_context(runtime, workload), workload)
         _measure_idle(session, config["energy"]["idle_baseline_s"], events)
         epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         for epoch in range(1, config["epochs"] + 1):
@@ -64,12 +63,15 @@ def _inside(
         }
 
 
-def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
+def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:
+    """Return a context that knows what is known of the tasks' seconds and joules."""
+    return Context(runtime, workload.costs, machine_watts(workload.power_model(runtime.workers)))
+
+
+def make_trainer(context: Context, workload: Workload) -> Trainer:
+    """Lay the workload out on a runtime."""
     config = workload.config
-    return Trainer(
-        Context(runtime),
-        workload.model,
-        workload.dataset,
+    hyperparameters = Hyperparameters(
         batch_size=config["batch_size"],
         tile=config["tile"],
         learning_rate=config["learning_rate"],
@@ -77,6 +79,7 @@ def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
         weight_decay=config["weight_decay"],
         seed=config["seed"],
     )
+    return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
 
 def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:

@@ -158,6 +158,21 @@ def test_a_failed_trial_shows_its_cause_and_the_end_of_its_log(
     assert (summary(run_dir)["status"], summary(run_dir)["error"]) == ("failed", "killed by SIGSEGV")
 
 
+def test_an_expected_error_is_one_line_and_its_traceback_stays_in_the_log(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = command([], environment, tmp_path, "fail")
+    assert done.returncode == 1
+    (run_dir,) = runs(tmp_path / "runs")
+    assert done.stdout.splitlines()[-3:] == [
+        f"log: {run_dir / 'trial.log'}",
+        "failed: train-images.gz: ends after 12 bytes",
+        f"records: {run_dir}",
+    ]
+    assert "a line on stderr" not in done.stdout
+    assert summary(run_dir)["error"] == "train-images.gz: ends after 12 bytes"
+
+
 def test_a_sweep_goes_on_after_a_failed_trial_and_tells_at_the_end(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
