@@ -60,23 +60,13 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, with the causes that add to it, as one line."""
-    parts: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        text = " ".join(str(current).split()) or type(current).__name__
-        if _is_wrapping(current) and current.__cause__ is not None:
-            text = ""  # Hydra's words around the error that counts
-        elif _is_unexpected(current):
-            text = f"{type(current).__name__}: {text}"
-        if text and not any(text in part for part in parts):
-            parts.append(text)
-        current = current.__cause__
-    return ": ".join(parts)
-
-
-def _is_wrapping(error: BaseException) -> bool:
-    return type(error).__module__.startswith("hydra.")
+    """What went wrong, as one line: this project's errors in their own words, others with their type."""
+    while type(error).__module__.startswith("hydra.") and error.__cause__ is not None:
+        error = error.__cause__  # Hydra's words stand around the error that counts
+    text = " ".join(str(error).split())
+    if not text or _is_unexpected(error):
+        return f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text
 
 
 def _is_unexpected(error: BaseException) -> bool:
