@@ -36,7 +36,9 @@ class Context:
     ``costs`` and ``watts`` tell the expected seconds and joules of each task; without them they are unknown.
     """
 
-    def __init__(self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None
+    ) -> None:
         self.runtime = runtime
         self._cost_model, self._watts = costs, watts
         self._codelets: dict[str, tuple[Operation, Codelet]] = {}
@@ -71,7 +73,9 @@ class Context:
             array = aligned_empty(tuple(values), np.dtype(dtype))
         return cut(self.runtime, array, tile, name)
 
-    def per_tile(self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile") -> Tensor:
+    def per_tile(
+        self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile"
+    ) -> Tensor:
         """Return ``count`` buffers of one shape, as the tiles of a tensor of shape (count, *shape)."""
         array = aligned_empty((count, *shape), np.dtype(dtype))
         tiles = tuple(Tile(tuple(shape), self.runtime.register(array[i])) for i in range(count))
@@ -124,8 +128,11 @@ class Context:
     def _codelet(self, operation: Operation) -> Codelet:
         known = self._codelets.get(operation.name)
         if known is None:
-            known = operation, self.runtime.codelet(
-                operation.name, operation.kernel, arches=operation.arches, model="costs"
+            known = (
+                operation,
+                self.runtime.codelet(
+                    operation.name, operation.kernel, arches=operation.arches, model="costs"
+                ),
             )
             self._codelets[operation.name] = known
         elif known[0] is not operation:
@@ -138,10 +145,14 @@ class Context:
         kernel = operation.kernel
         if len(operands) != len(kernel.operands):
             names = ", ".join(operand.name for operand in kernel.operands)
-            raise ShapeError(f"{operation.name} takes {len(kernel.operands)} tensors ({names}), got {len(operands)}")
+            raise ShapeError(
+                f"{operation.name} takes {len(kernel.operands)} tensors ({names}), got {len(operands)}"
+            )
         for tensor, operand in zip(operands, kernel.operands, strict=True):
             if tensor.dtype != np.dtype(operand.dtype):
-                raise ShapeError(f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}")
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}"
+                )
         fixed = operands[:-1] if kernel.repeats else operands
         count = max((tensor.tile_count for tensor in fixed), default=1)
         for tensor, operand in zip(fixed, kernel.operands, strict=False):
@@ -151,7 +162,9 @@ class Context:
                 )
         for index in range(count):
             tiles = [tensor.tiles[index if tensor.tile_count > 1 else 0] for tensor in fixed]
-            own = {name: value[index] if isinstance(value, list) else value for name, value in scalars.items()}
+            own = {
+                name: value[index] if isinstance(value, list) else value for name, value in scalars.items()
+            }
             yield self._prepare(operation, tiles, operands[-1].tiles if kernel.repeats else (), own, index)
 
     def _prepare(
@@ -171,7 +184,9 @@ class Context:
         for operand in kernel.operands:
             shape = shapes[operand.name][0] if operand.repeated else shapes[operand.name]
             if len(shape) != operand.ndim:
-                raise ShapeError(f"{operation.name}: {operand.name} must have {operand.ndim} dimensions, got {shape}")
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} must have {operand.ndim} dimensions, got {shape}"
+                )
         steps = {name: value for name, value in scalars.items() if isinstance(value, Step)}
         values = {name: value.base if isinstance(value, Step) else value for name, value in scalars.items()}
         operation.check(shapes, values)

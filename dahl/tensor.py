@@ -61,7 +61,9 @@ class Tensor:
             known = math.prod(size for size in sizes if size != -1)
             sizes[sizes.index(-1)] = math.prod(self.shape) // max(known, 1)
         if math.prod(sizes) != math.prod(self.shape) or not sizes or sizes[0] != self.shape[0]:
-            raise TensorShapeError(f"{self.name} of shape {self.shape} cannot be seen as {shape}: the batch stays first")
+            raise TensorShapeError(
+                f"{self.name} of shape {self.shape} cannot be seen as {shape}: the batch stays first"
+            )
         tiles = tuple(Tile((tile.shape[0], *sizes[1:]), tile.handle) for tile in self.tiles)
         return Tensor(tuple(sizes), tiles, self.dtype, self.name)
 

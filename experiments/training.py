@@ -6,10 +6,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from dahl import starpu
 from dahl.context import Context
 from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
-
-from dahl import starpu
 from energy import EnergySession, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
@@ -51,7 +50,7 @@ def _inside(
         )
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
-            trainer = make_trainer(runtime, workload)
+            trainer = make_trainer(make_context(runtime, workload), workload)
         _measure_idle(session, config["energy"]["idle_baseline_s"], events)
         epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         for epoch in range(1, config["epochs"] + 1):
@@ -64,8 +63,13 @@ def _inside(
         }
 
 
-def make_trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
-    """Lay the workload out on a runtime, with what is known of its tasks' seconds and joules."""
+def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:
+    """Return a context that knows what is known of the tasks' seconds and joules."""
+    return Context(runtime, workload.costs, machine_watts(workload.power_model(runtime.workers)))
+
+
+def make_trainer(context: Context, workload: Workload) -> Trainer:
+    """Lay the workload out on a runtime."""
     config = workload.config
     hyperparameters = Hyperparameters(
         batch_size=config["batch_size"],
@@ -75,8 +79,6 @@ def make_trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
         weight_decay=config["weight_decay"],
         seed=config["seed"],
     )
-    watts = machine_watts(workload.power_model(runtime.workers))
-    context = Context(runtime, workload.costs, watts)
     return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
 

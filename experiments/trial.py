@@ -11,6 +11,7 @@ import faulthandler
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     # Here and not above: StarPU or a library that is missing is a failed trial with its reason, too.
     from experiments import records, tables
+    from experiments.calibration import ensure_costs
     from experiments.training import train
     from experiments.workload import load_workload
 
     try:
         workload = load_workload(records.read_config(run_dir), events)
+        if workload.needs_costs:
+            workload = replace(workload, costs=ensure_costs(run_dir, workload, events))
         return train(run_dir, workload, events)
     finally:
         torn = tables.finish_tables(run_dir)
@@ -60,13 +64,18 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, as one line: this project's errors in their own words, others with their type."""
-    while type(error).__module__.startswith("hydra.") and error.__cause__ is not None:
-        error = error.__cause__  # Hydra's words stand around the error that counts
-    text = " ".join(str(error).split())
-    if not text or _is_unexpected(error):
-        return f"{type(error).__name__}: {text}".removesuffix(": ")
-    return text
+    """What went wrong, as one line: the first error under Hydra's words around it.
+
+    This project's errors name the value and the way out themselves, so their causes stay in the log.
+    """
+    while _is_wrapping(error) and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{type(error).__name__}: {text}" if _is_unexpected(error) else text
+
+
+def _is_wrapping(error: BaseException) -> bool:
+    return type(error).__module__.startswith("hydra.")
 
 
 def _is_unexpected(error: BaseException) -> bool:

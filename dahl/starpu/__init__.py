@@ -1,12 +1,12 @@
 """starpu-py: StarPU from Python, natively and simulated. It needs no CNN.
 
-    from dahl import starpu
+from dahl import starpu
 
-    with starpu.Runtime(scheduler="eager") as runtime:
-        empty = runtime.codelet("empty")
-        for _ in range(1000):
-            runtime.submit(empty)
-        runtime.wait_all()
+with starpu.Runtime(scheduler="eager") as runtime:
+    empty = runtime.codelet("empty")
+    for _ in range(1000):
+        runtime.submit(empty)
+    runtime.wait_all()
 """
 
 from dahl.starpu.data import DataHandle

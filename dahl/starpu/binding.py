@@ -19,7 +19,9 @@ def load(variant: str) -> ModuleType:
     """
     other = next((name for name in _loaded if name != variant), None)
     if other:
-        raise VariantError(f"this process has loaded the {other} StarPU; run the {variant} one in a process of its own")
+        raise VariantError(
+            f"this process has loaded the {other} StarPU; run the {variant} one in a process of its own"
+        )
     if variant not in _loaded:
         try:
             _loaded[variant] = importlib.import_module(f"dahl.starpu._{variant}")

@@ -34,7 +34,9 @@ class DataHandle:
             raise ValueError(f"an array of shape {array.shape} has no elements to register")
         ffi, lib = runtime.ffi, runtime.lib
         out = ffi.new("void **")
-        status = lib.dahl_data_register(ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out)
+        status = lib.dahl_data_register(
+            ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out
+        )
         check(status, f"registering an array of shape {array.shape}")
         self._runtime = runtime
         self.array = array

@@ -203,7 +203,13 @@ class Runtime:
         tag: int = 0,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
-        if not handles and args is None and costs is None and not self.simulated and not self.policy_needs_costs:
+        if (
+            not handles
+            and args is None
+            and costs is None
+            and not self.simulated
+            and not self.policy_needs_costs
+        ):
             check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
             return
         graph = TaskGraph(self)
@@ -312,7 +318,9 @@ class Runtime:
         if isinstance(self._scheduler, str):
             known = schedulers("simgrid" if self.simulated else "native")
             if self._scheduler not in known:
-                raise UnknownSchedulerError(f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}")
+                raise UnknownSchedulerError(
+                    f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}"
+                )
 
     def _environment(self) -> dict[str, str]:
         models = self._home / "models"
@@ -358,7 +366,9 @@ class Runtime:
         try:
             status = self.lib.dahl_init(self._config())
             if status == AlreadyRunningError.status:
-                raise AlreadyRunningError("StarPU is running in this process already; leave that Runtime first")
+                raise AlreadyRunningError(
+                    "StarPU is running in this process already; leave that Runtime first"
+                )
             if status == NoWorkerError.status:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
