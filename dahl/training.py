@@ -216,16 +216,19 @@ class Trainer:
         return Evaluation(loss, float(self._test_correct.numpy()[:total].sum()) / images, start_s, end_s)
 
     def rehearse(self, repeats: int) -> None:
-        """Run each recorded mini-batch a few times on the first images, for the lengths of its tasks.
+        """Run each recorded mini-batch a few times, on images in a random order, for the lengths of its tasks.
 
         The parameters change: rehearse with a trainer of its own.
         """
-        graphs = (self._training.full, self._training.last, self._testing.full, self._testing.last)
-        for _ in range(repeats):
-            for graph in graphs:
-                if graph is not None:
-                    graph.submit(0)
-                    self._runtime.wait_all()
+        for source in (self._train, self._test):
+            source.order.write(np.random.Generator(np.random.PCG64(0)).permutation(source.count))
+        for step in range(repeats):
+            for batches in (self._training, self._testing):
+                if batches.full is not None:
+                    batches.full.submit(step % batches.count)
+                if batches.last is not None:
+                    batches.last.submit(0)
+                self._runtime.wait_all()
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name, float32."""

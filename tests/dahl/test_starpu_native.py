@@ -135,6 +135,7 @@ def test_the_trace_has_every_task_once_with_ordered_times() -> None:
         runtime.wait_all()
         trace, empty = runtime.take_trace(), runtime.take_trace()
     assert sorted(trace["tag"]) == list(range(20))
+    assert sorted(trace["task"]) == list(range(20)), "tasks are numbered in the order of their submission"
     assert empty.size == 0
     for earlier, later in [("submit_s", "ready_s"), ("ready_s", "start_s"), ("start_s", "end_s")]:
         assert (trace[earlier] <= trace[later]).all(), (earlier, later)

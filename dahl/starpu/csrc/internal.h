@@ -38,6 +38,7 @@ struct dahl_state {
     atomic_int running;
     atomic_int cancelled;
     atomic_int failed;
+    atomic_llong tasks;
     dahl_failure failure;
     int simgrid;
     int trace;

@@ -188,7 +188,7 @@ static int ask_place(struct starpu_task *task, const dahl_worker_view *views, do
 {
     const struct dahl_record *record = dahl_record_of(task);
     dahl_task_view view = {
-        .id = (int64_t)starpu_task_get_job_id(task),
+        .id = record ? record->job : -1,
         .footprint = record ? record->footprint : 0,
         .ready_s = now,
         .codelet = record ? record->codelet->id : -1,

@@ -195,8 +195,8 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     task->callback_func = dahl_trace_callback;
     task->callback_arg = record;
     int status = set_handles(task, c, handles + node->first_handle, node->nhandles);
-    /* not before: this makes StarPU's job, which copies the number of handles */
-    record->job = (int64_t)starpu_task_get_job_id(task);
+    /* of our own: StarPU numbers its jobs only where it traces them itself */
+    record->job = atomic_fetch_add(&dahl_state.tasks, 1);
     if (status == DAHL_OK) {
         int rc = starpu_task_submit(task);
         if (rc == 0)
