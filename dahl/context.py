@@ -36,7 +36,9 @@ class Context:
     ``costs`` and ``watts`` tell the expected seconds and joules of each task; without them they are unknown.
     """
 
-    def __init__(self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None
+    ) -> None:
         self.runtime = runtime
         self._cost_model, self._watts = costs, watts
         self._codelets: dict[str, tuple[Operation, Codelet]] = {}
@@ -71,7 +73,9 @@ class Context:
             array = aligned_empty(tuple(values), np.dtype(dtype))
         return cut(self.runtime, array, tile, name)
 
-    def per_tile(self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile") -> Tensor:
+    def per_tile(
+        self, shape: Shape, count: int, *, dtype: Any = np.float32, name: str = "per tile"
+    ) -> Tensor:
         """Return ``count`` buffers of one shape, as the tiles of a tensor of shape (count, *shape)."""
         if count < 1:
             raise ValueError(f"{name}: count must be at least 1, got {count}")
@@ -86,8 +90,8 @@ class Context:
 
         Operands are in the kernel's order and have one tile or as many as the others; those with one tile are shared
         by all tasks. A repeated last operand gives all of its tiles to one task. A scalar may be a list with a value
-        for each task, and an integer inside ``record()`` a Step. Raises ShapeError where shapes do not fit and ValueError
-        for an output in read-only memory.
+        for each task, and an integer inside ``record()`` a Step. Raises ShapeError where shapes do not fit and
+        ValueError for an output in read-only memory.
         """
         scalars = {**operation.defaults, **scalars}
         # All tasks are checked before the first is submitted: a mistake leaves no half of an operation behind.
@@ -129,8 +133,11 @@ class Context:
     def _codelet(self, operation: Operation) -> Codelet:
         known = self._codelets.get(operation.name)
         if known is None:
-            known = operation, self.runtime.codelet(
-                operation.name, operation.kernel, arches=operation.arches, model="costs"
+            known = (
+                operation,
+                self.runtime.codelet(
+                    operation.name, operation.kernel, arches=operation.arches, model="costs"
+                ),
             )
             self._codelets[operation.name] = known
         elif known[0] is not operation:
@@ -143,17 +150,23 @@ class Context:
         kernel = operation.kernel
         if len(operands) != len(kernel.operands):
             names = ", ".join(operand.name for operand in kernel.operands)
-            raise ShapeError(f"{operation.name} takes {len(kernel.operands)} tensors ({names}), got {len(operands)}")
+            raise ShapeError(
+                f"{operation.name} takes {len(kernel.operands)} tensors ({names}), got {len(operands)}"
+            )
         for tensor, operand in zip(operands, kernel.operands, strict=True):
             if tensor.dtype != np.dtype(operand.dtype):
-                raise ShapeError(f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}")
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} must be {operand.dtype}, got {tensor.dtype}"
+                )
         fixed = operands[:-1] if kernel.repeats else operands
         count = max((tensor.tile_count for tensor in fixed), default=1)
         self._check_tiles(operation, fixed, count)
         self._check_scalars(operation, scalars, count)
         for index in range(count):
             tiles = [tensor.tiles[index if tensor.tile_count > 1 else 0] for tensor in fixed]
-            own = {name: value[index] if isinstance(value, list) else value for name, value in scalars.items()}
+            own = {
+                name: value[index] if isinstance(value, list) else value for name, value in scalars.items()
+            }
             yield self._prepare(operation, tiles, operands[-1].tiles if kernel.repeats else (), own, index)
 
     @staticmethod
@@ -169,7 +182,9 @@ class Context:
                     f"give it {count} tiles (Context.per_tile)"
                 )
             if operand.mode != "r" and not all(tile.handle.array.flags.writeable for tile in tensor.tiles):
-                raise ValueError(f"{operation.name} writes {operand.name}, but {tensor.name} is in read-only memory")
+                raise ValueError(
+                    f"{operation.name} writes {operand.name}, but {tensor.name} is in read-only memory"
+                )
 
     @staticmethod
     def _check_scalars(operation: Operation, scalars: Mapping[str, Any], count: int) -> None:
@@ -200,7 +215,9 @@ class Context:
         for operand in kernel.operands:
             shape = shapes[operand.name][0] if operand.repeated else shapes[operand.name]
             if len(shape) != operand.ndim:
-                raise ShapeError(f"{operation.name}: {operand.name} must have {operand.ndim} dimensions, got {shape}")
+                raise ShapeError(
+                    f"{operation.name}: {operand.name} must have {operand.ndim} dimensions, got {shape}"
+                )
         steps = {name: value for name, value in scalars.items() if isinstance(value, Step)}
         values = {name: value.base if isinstance(value, Step) else value for name, value in scalars.items()}
         operation.check(shapes, values)

@@ -37,14 +37,16 @@ class CostModel(ABC):
     """Tells the expected seconds of an operation on a worker."""
 
     @abstractmethod
-    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+    def length_s(
+        self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
         """Return seconds, or NaN where unknown."""
 
 
 @final
 @dataclass(frozen=True)
 class Rates:
-    """What one kind of worker does: FLOP/s by kind of kernel, bytes/s, and the seconds that each task takes at least."""
+    """What one kind of worker does: FLOP/s by kind of kernel, bytes/s, and the seconds that a task takes at least."""
 
     flop_per_s: Mapping[str, float]
     bytes_per_s: float
@@ -55,7 +57,9 @@ class Rates:
             if not value > 0 or not math.isfinite(value):
                 raise ValueError(f"the rate {name} must be above 0, got {value}")
         if not self.launch_s > 0 or not math.isfinite(self.launch_s):
-            raise ValueError(f"launch_s must be above 0, got {self.launch_s}: a simulated task needs a length")
+            raise ValueError(
+                f"launch_s must be above 0, got {self.launch_s}: a simulated task needs a length"
+            )
 
 
 @final
@@ -68,12 +72,16 @@ class RooflineCosts(CostModel):
 
     rates: Mapping[str, Rates]
 
-    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+    def length_s(
+        self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
         rates = self.rates.get(worker.worker_class)
         if rates is None or operation.kind not in rates.flop_per_s:
             return UNKNOWN
         cost = operation.cost(shapes, scalars)
-        return rates.launch_s + max(cost.flops / rates.flop_per_s[operation.kind], cost.bytes / rates.bytes_per_s)
+        return rates.launch_s + max(
+            cost.flops / rates.flop_per_s[operation.kind], cost.bytes / rates.bytes_per_s
+        )
 
 
 @final
@@ -83,7 +91,9 @@ class MeasuredCosts(CostModel):
 
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def length_s(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+    def length_s(
+        self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
         return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes, scalars), UNKNOWN)
 
 

@@ -64,7 +64,9 @@ class Tensor:
         # The tiles of Context.per_tile have no batch axis, so theirs cannot stay first.
         fits = all(tile.shape[0] * math.prod(sizes[1:]) == math.prod(tile.shape) for tile in self.tiles)
         if not whole or sizes[0] != self.shape[0] or not fits:
-            raise TensorShapeError(f"{self.name} of shape {self.shape} cannot be seen as {shape}: the batch stays first")
+            raise TensorShapeError(
+                f"{self.name} of shape {self.shape} cannot be seen as {shape}: the batch stays first"
+            )
         tiles = tuple(Tile((tile.shape[0], *sizes[1:]), tile.handle) for tile in self.tiles)
         return Tensor(tuple(sizes), tiles, self.dtype, self.name)
 

@@ -109,7 +109,9 @@ class _Source:
     def __init__(self, context: Context, split: Split, dataset: Dataset, name: str) -> None:
         self.count = len(split.labels)
         self.images = context.tensor(split.images, name=f"{name} images", copy=False)
-        self.labels = context.tensor(np.ascontiguousarray(split.labels, np.int32), name=f"{name} labels", copy=False)
+        self.labels = context.tensor(
+            np.ascontiguousarray(split.labels, np.int32), name=f"{name} labels", copy=False
+        )
         self.order = context.tensor(np.arange(self.count, dtype=np.int64), name=f"{name} order")
         self.mean = context.tensor(np.asarray(dataset.mean, np.float32), name="mean")
         self.std = context.tensor(np.asarray(dataset.std, np.float32), name="std")
@@ -153,7 +155,9 @@ class Trainer:
         self._model = model.with_classes(len(dataset.classes))
         self._runtime, self._hyper = context.runtime, hyperparameters
         self._shape = dataset.image_shape
-        self.parameters: tuple[Parameter, ...] = self._model.parameters(context, self._shape, hyperparameters.seed)
+        self.parameters: tuple[Parameter, ...] = self._model.parameters(
+            context, self._shape, hyperparameters.seed
+        )
         self._train = _Source(context, dataset.train, dataset, "train")
         self._test = _Source(context, dataset.test, dataset, "test")
         self._losses = self._slots(self._train.count, np.float64)
@@ -190,7 +194,7 @@ class Trainer:
         for batch in range(total):
             self._submit(self._training, batch)
             self._runtime.wait_submitted(tasks * BATCHES_AHEAD)
-            # One fewer than are known to be done: a mini-batch's loss may be recorded after the next one's forward tasks.
+            # One more stays unreported: a mini-batch's loss may be recorded after the next one's forward tasks.
             done = batch - BATCHES_AHEAD
             if done > 0 and batch < self._training.count:
                 self._report(epoch, done, total, start_s, on_batch)
@@ -219,16 +223,19 @@ class Trainer:
         return Evaluation(loss, float(self._test_correct.numpy()[:total].sum()) / images, start_s, end_s)
 
     def rehearse(self, repeats: int) -> None:
-        """Run each recorded mini-batch a few times on the first images, for the lengths of its tasks.
+        """Run each recorded mini-batch a few times, on images in a random order, for the lengths of its tasks.
 
         The parameters change: rehearse with a trainer of its own.
         """
-        graphs = (self._training.full, self._training.last, self._testing.full, self._testing.last)
-        for _ in range(repeats):
-            for graph in graphs:
-                if graph is not None:
-                    graph.submit(0)
-                    self._runtime.wait_all()
+        for source in (self._train, self._test):
+            source.order.write(np.random.Generator(np.random.PCG64(0)).permutation(source.count))
+        for step in range(repeats):
+            for batches in (self._training, self._testing):
+                if batches.full is not None:
+                    batches.full.submit(step % batches.count)
+                if batches.last is not None:
+                    batches.last.submit(0)
+                self._runtime.wait_all()
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name, float32."""
@@ -244,7 +251,9 @@ class Trainer:
     # ---- recording ----
 
     def _slots(self, images: int, dtype: Any) -> Tensor:
-        return self._context.tensor(np.zeros(math.ceil(images / self._hyper.batch_size), dtype), name="by batch")
+        return self._context.tensor(
+            np.zeros(math.ceil(images / self._hyper.batch_size), dtype), name="by batch"
+        )
 
     def _batches(self, source: _Source, record: Callable[[int, int], TaskGraph]) -> _Batches:
         size = self._hyper.batch_size
@@ -254,7 +263,9 @@ class Trainer:
 
     def _network(self, batch: int, *, training: bool) -> Network:
         tile = min(self._hyper.tile, batch)
-        return self._model.network(self._context, self.parameters, self._shape, batch, tile, training=training)
+        return self._model.network(
+            self._context, self.parameters, self._shape, batch, tile, training=training
+        )
 
     def _record_training(self, batch: int, first_batch: int) -> TaskGraph:
         size, hyper, context = self._hyper.batch_size, self._hyper, self._context
@@ -294,7 +305,12 @@ class Trainer:
         return min(self._train.count, batches * self._hyper.batch_size)
 
     def _report(
-        self, epoch: int, done: int, total: int, start_s: float, on_batch: Callable[[BatchProgress], None] | None
+        self,
+        epoch: int,
+        done: int,
+        total: int,
+        start_s: float,
+        on_batch: Callable[[BatchProgress], None] | None,
     ) -> float:
         """Check the losses of the mini-batches done so far, tell how far the epoch is, and return their mean loss."""
         images = self._images(done)

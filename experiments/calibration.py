@@ -41,7 +41,9 @@ def ensure_costs(run_dir: Path, workload: Workload, events: EventWriter) -> Meas
     """Return the measured costs of the workload's tasks; what is not in the cache is measured now, in seconds."""
     path = cache_root() / "calibration" / f"{signature(workload)}.json"
     if not path.exists():
-        events.emit("calibrating", message="measuring the tasks' lengths on this machine (once, a few seconds)")
+        events.emit(
+            "calibrating", message="measuring the tasks' lengths on this machine (once, a few seconds)"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "experiments.calibration", str(run_dir), str(path)]
         if subprocess.run(command, check=False).returncode or not path.exists():
@@ -57,7 +59,12 @@ def signature(workload: Workload) -> str:
         "batch_size": config["batch_size"],
         "tile": config["tile"],
         "workers": config["workers"],
-        "images": [dataset.image_shape, len(dataset.train.labels), len(dataset.test.labels), len(dataset.classes)],
+        "images": [
+            dataset.image_shape,
+            len(dataset.train.labels),
+            len(dataset.test.labels),
+            len(dataset.classes),
+        ],
         "kernels": sources_digest(Path(dahl.ops.__file__).parent),  # with Numba's version and the CPU
         "starpu": starpu.version(),
     }

@@ -44,13 +44,17 @@ class SimulatedNode:
             for name, fields in classes.items():
                 self._check(name, fields, wanted)
         if set(self.cpu) & set(self.gpu):
-            raise PlatformError(f"platform {self.name}: a CPU and a GPU class are both called {set(self.cpu) & set(self.gpu)}")
+            raise PlatformError(
+                f"platform {self.name}: a CPU and a GPU class are both called {set(self.cpu) & set(self.gpu)}"
+            )
 
     @property
     def platform(self) -> Platform:
         """What SimGrid simulates."""
         cpus = tuple(name for name, fields in self.cpu.items() for _ in range(fields["count"]))
-        gpus = tuple(self._gpu(name, fields) for name, fields in self.gpu.items() for _ in range(fields["count"]))
+        gpus = tuple(
+            self._gpu(name, fields) for name, fields in self.gpu.items() for _ in range(fields["count"])
+        )
         return Platform(name=self.name, cpu_classes=cpus, gpus=gpus)
 
     @property
@@ -79,7 +83,8 @@ class SimulatedNode:
 
     def _gpu(self, name: str, fields: Mapping[str, Any]) -> Gpu:
         link = Link(
-            bandwidth_bytes_per_s=fields["link"]["gbyte_per_s"] * 1e9, latency_s=fields["link"]["latency_us"] * 1e-6
+            bandwidth_bytes_per_s=fields["link"]["gbyte_per_s"] * 1e9,
+            latency_s=fields["link"]["latency_us"] * 1e-6,
         )
         return Gpu(worker_class=name, memory_bytes=round(fields["memory_gbyte"] * 1e9), link=link)
 
@@ -89,7 +94,9 @@ class SimulatedNode:
             odd = ", ".join(sorted(set(fields) ^ wanted))
             raise PlatformError(f"{where}: takes {', '.join(sorted(wanted))}; missing or unknown: {odd}")
         if set(fields["gflop_per_s"]) != set(KINDS):
-            raise PlatformError(f"{where}: gflop_per_s takes {', '.join(KINDS)}, got {sorted(fields['gflop_per_s'])}")
+            raise PlatformError(
+                f"{where}: gflop_per_s takes {', '.join(KINDS)}, got {sorted(fields['gflop_per_s'])}"
+            )
         link = fields.get("link", {})
         if "link" in wanted and set(link) != LINK_FIELDS:
             raise PlatformError(f"{where}: link takes {', '.join(sorted(LINK_FIELDS))}, got {sorted(link)}")
@@ -99,7 +106,9 @@ class SimulatedNode:
         for key, value in numbers.items():
             least = 0 if key in ("idle_w", "busy_w", "link.latency_us") else math.ulp(0)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise PlatformError(f"{where}: {key} must be a number {'of 0 or more' if not least else 'above 0'}, got {value!r}")
+                raise PlatformError(
+                    f"{where}: {key} must be a number {'of 0 or more' if not least else 'above 0'}, got {value!r}"
+                )
         if not isinstance(fields["count"], int):
             raise PlatformError(f"{where}: count must be whole, got {fields['count']!r}")
         if fields["busy_w"] < fields["idle_w"]:

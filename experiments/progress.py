@@ -92,12 +92,20 @@ class TrialDisplay:
         total = int(self.started.get("images_per_epoch") or 0)
         seconds, images = float(event["seconds"]), int(event["images"])
         figures = [rate(images, seconds), f"loss {number(event.get('loss'), '.4f')}"]
-        if event.get("watts") is not None:
-            figures.append(f"{event['watts']:.1f} W")
+        figures += self._watts(event.get("watts"))
         left = self._seconds_left(total, images, seconds)
         if left is not None:
             figures.append(f"{left:.0f} s left")
         self._update(self._where(), " · ".join(figures), images, total)
+
+    def _watts(self, live_w: float | None) -> list[str]:
+        """Live, or where no counter can be read those of the last epoch."""
+        if live_w is not None:
+            return [f"{live_w:.1f} W"]
+        last = self.epochs[-1] if self.epochs else {}
+        if last.get("gross_j") is None or not last["seconds"]:
+            return []
+        return [f"{last['gross_j'] / last['seconds']:.1f} W in the last epoch"]
 
     def _seconds_left(self, total: int, images: int, seconds: float) -> float | None:
         """From the rate so far; of simulated time nothing can be said."""
@@ -197,7 +205,7 @@ def joules(value: float | None) -> str:
     """Joules with as many digits as they deserve."""
     if value is None:
         return NOTHING
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def number(value: float | None, form: str) -> str:

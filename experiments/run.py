@@ -83,10 +83,15 @@ def _supervised(run_dir: Path, config: dict[str, Any]) -> Outcome:
     choices = config["choices"]
     parts = [scheduler_name(config), *(choices[key] for key in ("model", "dataset", "platform"))]
     display = TrialDisplay(console, " · ".join(parts), config["epochs"])
-    with display:
-        outcome = supervise(
-            (*TRIAL_COMMAND, str(run_dir)), run_dir, display.take, environment=trial_environment(run_dir)
-        )
+    command = (*TRIAL_COMMAND, str(run_dir))
+    try:
+        with display:
+            outcome = supervise(command, run_dir, display.take, environment=trial_environment(run_dir))
+    except BaseException as error:  # such as stdout that was closed: the supervisor has ended the trial
+        cause = f"stopped, since what shows it failed ({type(error).__name__})"
+        ended = Outcome("failed", cause, None, None)
+        finalise(run_dir, config, display.epochs, ended, display.started.get("simulated"))
+        raise
     torn = finalise(run_dir, config, display.epochs, outcome, display.started.get("simulated"))
     show_end(console, display, outcome, run_dir, log_tail(run_dir), torn)
     return outcome
@@ -159,6 +164,9 @@ def _hydra_main(cfg: DictConfig) -> None:
         _problems.append((1, str(error)))
     except (ConfigError, records.OutputFolderError) as error:
         _problems.append((2, str(error)))
+        _say(str(error))
+    except OSError as error:  # such as a disk that is full
+        _problems.append((1, str(error)))
         _say(str(error))
 
 

@@ -6,10 +6,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from dahl import starpu
 from dahl.context import Context
 from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
-
-from dahl import starpu
 from energy import EnergySession, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session

@@ -134,7 +134,9 @@ class CompiledPolicy:
             namespace: dict[str, Any] = {"method": getattr(owner, method)}
             exec(compile(self._source("", cached=False), f"<policy {self.name}>", "exec"), namespace)
             return namespace["entry"]
-        origin = f"from {owner.__module__} import {owner.__qualname__}\n\nmethod = {owner.__qualname__}.{method}"
+        origin = (
+            f"from {owner.__module__} import {owner.__qualname__}\n\nmethod = {owner.__qualname__}.{method}"
+        )
         source = self._source(origin, cached=True)
         home = cache_root() / "policies" / sources_digest(Path(module.__file__ or "").parent)
         home.mkdir(parents=True, exist_ok=True)

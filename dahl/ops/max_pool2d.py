@@ -22,31 +22,10 @@ from dahl.ops.operation import (
     require_shape,
     show,
 )
+from dahl.ops.simd import largest_of_4, largest_of_8, spread_4, spread_8
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
 
 _LARGEST_SIZE = 16  # the position inside a window is kept in a uint8
-
-
-@inline_kernel
-def _pool_row_by_two(top: FloatArray, bottom: FloatArray, out: FloatArray, position: ByteArray) -> None:
-    """One row of windows of 2x2. `not (b <= best)` takes a NaN; `best == best` keeps the first one."""
-    for j in range(out.size):
-        best = top[2 * j]
-        where = np.uint8(0)
-        candidate = top[2 * j + 1]
-        take = (best == best) & (not (candidate <= best))
-        best = candidate if take else best
-        where = np.uint8(1) if take else where
-        candidate = bottom[2 * j]
-        take = (best == best) & (not (candidate <= best))
-        best = candidate if take else best
-        where = np.uint8(2) if take else where
-        candidate = bottom[2 * j + 1]
-        take = (best == best) & (not (candidate <= best))
-        best = candidate if take else best
-        where = np.uint8(3) if take else where
-        out[j] = best
-        position[j] = where
 
 
 @inline_kernel
@@ -67,42 +46,55 @@ def _pool_row(
         position[j] = where
 
 
+@inline_kernel
+def _pool_by_two(plane: FloatArray, out: FloatArray, position: ByteArray) -> None:
+    """Windows of 2x2 by eights or fours; the last ones of a row overlap those before them."""
+    rows, columns = out.shape
+    width = plane.shape[1]
+    for i in range(rows):
+        if columns >= 8:
+            for block in range(0, columns, 8):
+                j = min(block, columns - 8)
+                top, to = 2 * (i * width + j), i * columns + j
+                largest_of_8(plane, top, plane, top + width, out, to, position, to)
+        else:
+            for block in range(0, columns, 4):
+                j = min(block, columns - 4)
+                top, to = 2 * (i * width + j), i * columns + j
+                largest_of_4(plane, top, plane, top + width, out, to, position, to)
+
+
 def _max_pool2d(x: FloatArray, y: FloatArray, argmax: ByteArray, size: int, stride: int) -> None:
     for n in range(y.shape[0]):
         for c in range(y.shape[1]):
-            plane = x[n, c]
-            for i in range(y.shape[2]):
-                if size == 2 and stride == 2:
-                    _pool_row_by_two(plane[2 * i], plane[2 * i + 1], y[n, c, i], argmax[n, c, i])
-                else:
-                    _pool_row(plane, i * stride, y[n, c, i], argmax[n, c, i], size, stride)
+            if size == 2 and stride == 2 and y.shape[3] >= 4:
+                _pool_by_two(x[n, c], y[n, c], argmax[n, c])
+            else:
+                for i in range(y.shape[2]):
+                    _pool_row(x[n, c], i * stride, y[n, c, i], argmax[n, c, i], size, stride)
 
 
 @inline_kernel
-def _spread_row_by_two(
-    gradient: FloatArray, position: ByteArray, top: FloatArray, bottom: FloatArray
-) -> None:
-    zero = np.float32(0.0)
-    for j in range(gradient.size):
-        value = gradient[j]
-        where = position[j]
-        top[2 * j] = value if where == 0 else zero
-        top[2 * j + 1] = value if where == 1 else zero
-        bottom[2 * j] = value if where == 2 else zero
-        bottom[2 * j + 1] = value if where == 3 else zero
-
-
-@inline_kernel
-def _spread_plane_by_two(gradient: FloatArray, position: ByteArray, plane: FloatArray) -> None:
+def _spread_by_two(gradient: FloatArray, position: ByteArray, plane: FloatArray) -> None:
+    """The reverse of `_pool_by_two`."""
     rows, columns = gradient.shape
+    height, width = plane.shape
     for i in range(rows):
-        _spread_row_by_two(gradient[i], position[i], plane[2 * i], plane[2 * i + 1])
-        for j in range(2 * columns, plane.shape[1]):
-            plane[2 * i, j] = 0.0
-            plane[2 * i + 1, j] = 0.0
-    for i in range(2 * rows, plane.shape[0]):
-        for j in range(plane.shape[1]):
-            plane[i, j] = 0.0
+        if columns >= 8:
+            for block in range(0, columns, 8):
+                j = min(block, columns - 8)
+                at, top = i * columns + j, 2 * (i * width + j)
+                spread_8(gradient, at, position, at, plane, top, plane, top + width)
+        else:
+            for block in range(0, columns, 4):
+                j = min(block, columns - 4)
+                at, top = i * columns + j, 2 * (i * width + j)
+                spread_4(gradient, at, position, at, plane, top, plane, top + width)
+        if 2 * columns < width:
+            plane[2 * i, width - 1] = 0.0
+            plane[2 * i + 1, width - 1] = 0.0
+    if 2 * rows < height:
+        plane[height - 1, :] = 0.0
 
 
 @inline_kernel
@@ -121,8 +113,8 @@ def _spread_plane(
 def _max_pool2d_backward(dy: FloatArray, argmax: ByteArray, dx: FloatArray, size: int, stride: int) -> None:
     for n in range(dy.shape[0]):
         for c in range(dy.shape[1]):
-            if size == 2 and stride == 2:
-                _spread_plane_by_two(dy[n, c], argmax[n, c], dx[n, c])
+            if size == 2 and stride == 2 and dy.shape[3] >= 4:
+                _spread_by_two(dy[n, c], argmax[n, c], dx[n, c])
             else:
                 _spread_plane(dy[n, c], argmax[n, c], dx[n, c], size, stride)
 

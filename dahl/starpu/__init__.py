@@ -1,14 +1,15 @@
 """starpu-py: StarPU from Python, natively and simulated. It needs no CNN.
 
-    from dahl import starpu
+from dahl import starpu
 
-    with starpu.Runtime(scheduler="eager") as runtime:
-        empty = runtime.codelet("empty")
-        for _ in range(1000):
-            runtime.submit(empty)
-        runtime.wait_all()
+with starpu.Runtime(scheduler="eager") as runtime:
+    empty = runtime.codelet("empty")
+    for _ in range(1000):
+        runtime.submit(empty)
+    runtime.wait_all()
 """
 
+from dahl.starpu.binding import schedulers, version
 from dahl.starpu.data import DataHandle
 from dahl.starpu.errors import (
     AlreadyRunningError,
@@ -33,8 +34,9 @@ from dahl.starpu.errors import (
 from dahl.starpu.kernel import Kernel, Operand, compile_kernel, inline_kernel
 from dahl.starpu.platform import Gpu, Link, Platform
 from dahl.starpu.policy import MachineWatts, Policy, WorkerWatts
-from dahl.starpu.runtime import TRACE, Runtime, schedulers, version
+from dahl.starpu.runtime import Runtime
 from dahl.starpu.task import Codelet, Costs, Step, TaskGraph
+from dahl.starpu.trace import TRACE
 from dahl.starpu.worker import Worker
 
 __all__ = [

@@ -19,7 +19,9 @@ def load(variant: str) -> ModuleType:
     """
     other = next((name for name in _loaded if name != variant), None)
     if other:
-        raise VariantError(f"this process has loaded the {other} StarPU; run the {variant} one in a process of its own")
+        raise VariantError(
+            f"this process has loaded the {other} StarPU; run the {variant} one in a process of its own"
+        )
     if variant not in _loaded:
         try:
             _loaded[variant] = importlib.import_module(f"dahl.starpu._{variant}")
@@ -38,3 +40,21 @@ def loaded() -> Any:
     if not _loaded:
         raise VariantError("no StarPU is loaded yet: create a Runtime first")
     return next(iter(_loaded.values()))
+
+
+def schedulers(variant: str = "native") -> dict[str, str]:
+    """Return StarPU's own scheduling policies: name to description (starpu_sched_get_predefined_policies)."""
+    module = load(variant)
+    name, description = module.ffi.new("const char **"), module.ffi.new("const char **")
+    found: dict[str, str] = {}
+    while module.lib.dahl_predefined_scheduler(len(found), name, description) == 0:
+        found[module.ffi.string(name[0]).decode()] = module.ffi.string(description[0]).decode()
+    return found
+
+
+def version(variant: str = "native") -> str:
+    """Return the version of the StarPU that is loaded, such as ``1.4.10``."""
+    module = load(variant)
+    parts = [module.ffi.new("int *") for _ in range(3)]
+    module.lib.dahl_version(*parts)
+    return ".".join(str(part[0]) for part in parts)

@@ -40,7 +40,9 @@ def pkg_config_flags(prefix: Path, option: str) -> list[str]:
         ["pkg-config", option, "starpu-1.4"], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise BuildError(f"pkg-config does not find StarPU in {prefix}: {done.stderr.strip()}; run scripts/get-starpu")
+        raise BuildError(
+            f"pkg-config does not find StarPU in {prefix}: {done.stderr.strip()}; run scripts/get-starpu"
+        )
     return done.stdout.split()
 
 
@@ -55,7 +57,10 @@ def stamp_of(prefix: Path) -> str:
     digest = hashlib.sha256()
     for path in [*sorted(SOURCES.iterdir()), Path(__file__)]:
         digest.update(path.read_bytes())
-    for path in [*sorted((prefix / "lib").glob("libstarpu-1.4.so*")), prefix / "include/starpu/1.4/starpu_config.h"]:
+    for path in [
+        *sorted((prefix / "lib").glob("libstarpu-1.4.so*")),
+        prefix / "include/starpu/1.4/starpu_config.h",
+    ]:
         status = path.stat()
         digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}".encode())
     digest.update(sys.version.encode())
@@ -120,7 +125,9 @@ def build(variants: list[str], *, quiet: bool = False) -> dict[str, Path]:
 def main() -> int:
     """Compile what can be compiled; fail where no StarPU is found."""
     parser = argparse.ArgumentParser(description="Compile the StarPU bindings.")
-    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: every variant with a prefix")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, action="append", help="default: every variant with a prefix"
+    )
     parser.add_argument("--json", type=Path, help="write what was built to this file")
     options = parser.parse_args()
     if importlib.util.find_spec("cffi") is None:

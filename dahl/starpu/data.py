@@ -34,7 +34,9 @@ class DataHandle:
             raise ValueError(f"an array of shape {array.shape} has no elements to register")
         ffi, lib = runtime.ffi, runtime.lib
         out = ffi.new("void **")
-        status = lib.dahl_data_register(ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out)
+        status = lib.dahl_data_register(
+            ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out
+        )
         check(status, f"registering an array of shape {array.shape}")
         self._runtime = runtime
         self.array = array
@@ -70,7 +72,9 @@ class DataHandle:
     def registered_pointer(self) -> int:
         """Return the address of StarPU's handle. Raises ValueError where it is unregistered."""
         if not self.pointer:
-            raise ValueError(f"the handle of an array of shape {self.array.shape} is unregistered: its data are released")
+            raise ValueError(
+                f"the handle of an array of shape {self.array.shape} is unregistered: its data are released"
+            )
         return self.pointer
 
     def _handle(self) -> Any:

@@ -43,7 +43,9 @@ class Operand:
         if self.mode not in ("r", "w", "rw"):
             raise ValueError(f"operand {self.name}: mode must be r, w or rw, got {self.mode!r}")
         if self.dtype not in DTYPES:
-            raise ValueError(f"operand {self.name}: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ValueError(
+                f"operand {self.name}: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}"
+            )
         if self.ndim < 1:
             raise ValueError(f"operand {self.name}: ndim must be at least 1, got {self.ndim}")
 
@@ -79,7 +81,7 @@ class Kernel:
     def pack(
         self, shapes: Sequence[tuple[int, ...]], scalars: Mapping[str, float], scratch_floats: int = 0
     ) -> np.ndarray:
-        """Return the int64 argument block: scratch floats, the operands' sizes in order, the scalars (floats as bits)."""
+        """Return the int64 argument block: scratch floats, the sizes of the operands, the scalars (floats as bits)."""
         expected = [name for name, _ in self.scalars]
         if set(scalars) != set(expected):
             raise TypeError(f"{self.name} takes the scalars {expected}, got {sorted(scalars)}")
@@ -208,7 +210,9 @@ def _load_cached(kernel: Kernel) -> ModuleType:
     folder = Path(sys.modules[plain.__module__].__file__ or "").parent
     home = cache_root() / "kernels" / sources_digest(folder)
     home.mkdir(parents=True, exist_ok=True)
-    origin = f"from {plain.__module__} import {plain.__qualname__} as plain\nfunction = compiled_function(plain)\n"
+    origin = (
+        f"from {plain.__module__} import {plain.__qualname__} as plain\nfunction = compiled_function(plain)\n"
+    )
     source = entry_source(kernel, origin).replace("CACHE", "True")
     path = home / f"{kernel.name}_{hashlib.sha256(source.encode()).hexdigest()[:8]}.py"
     if not path.exists():

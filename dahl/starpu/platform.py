@@ -68,7 +68,9 @@ class Platform:
                 "each GPU needs a core to drive it, and a machine without GPUs needs one"
             )
         if len(self.gpus) >= MAX_NODES:
-            raise ValueError(f"platform {self.name} has {len(self.gpus)} GPUs; StarPU takes at most {MAX_NODES - 1}")
+            raise ValueError(
+                f"platform {self.name} has {len(self.gpus)} GPUs; StarPU takes at most {MAX_NODES - 1}"
+            )
 
     def write(self, folder: Path) -> None:
         """Write the files that StarPU reads into ``folder/bus``."""
@@ -111,7 +113,7 @@ class Platform:
                 "  </host>",
             ]
         lines.append('  <host id="RAM" speed="1f"/>')
-        lines += self._links() + [" </AS>", "</platform>", ""]
+        lines += [*self._links(), " </AS>", "</platform>", ""]
         return "\n".join(lines)
 
     def _links(self) -> list[str]:

@@ -31,48 +31,14 @@ from dahl.starpu.errors import (
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
+from dahl.starpu.simulation import simulate
 from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_submission
+from dahl.starpu.trace import TRACE
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
 
-TRACE = np.dtype(
-    [
-        ("task", np.int64),
-        ("tag", np.int64),
-        ("footprint", np.int64),
-        ("codelet", np.int32),
-        ("worker", np.int32),
-        ("submit_s", np.float64),
-        ("ready_s", np.float64),
-        ("start_s", np.float64),
-        ("end_s", np.float64),
-        ("predicted_s", np.float64),
-        ("predicted_j", np.float64),
-    ],
-    align=True,
-)
-"""``dahl_trace_record`` of csrc/dahl.h: seconds on StarPU's clock, joules net of idle."""
-
 WORKER_CAPACITY = 512
-
-
-def schedulers(variant: str = "native") -> dict[str, str]:
-    """Return StarPU's own scheduling policies: name to description (starpu_sched_get_predefined_policies)."""
-    module = binding.load(variant)
-    name, description = module.ffi.new("const char **"), module.ffi.new("const char **")
-    found: dict[str, str] = {}
-    while module.lib.dahl_predefined_scheduler(len(found), name, description) == 0:
-        found[module.ffi.string(name[0]).decode()] = module.ffi.string(description[0]).decode()
-    return found
-
-
-def version(variant: str = "native") -> str:
-    """Return the version of the StarPU that is loaded, such as ``1.4.10``."""
-    module = binding.load(variant)
-    parts = [module.ffi.new("int *") for _ in range(3)]
-    module.lib.dahl_version(*parts)
-    return ".".join(str(part[0]) for part in parts)
 
 
 @final
@@ -131,7 +97,7 @@ class Runtime:
         outcome: list[Result] = []
         error: list[BaseException] = []
 
-        def inside() -> int:
+        def inside() -> None:
             try:
                 self._start()
                 try:
@@ -140,9 +106,9 @@ class Runtime:
                     self._stop()
             except BaseException as raised:
                 error.append(raised)
-            return 0
 
-        self._simulate(inside)
+        os.environ.update(self._environment())  # SimGrid reads the platform before StarPU starts
+        simulate(self.ffi, self.lib, inside)
         if error:
             raise error[0]
         return outcome[0]
@@ -205,7 +171,13 @@ class Runtime:
         tag: int = 0,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
-        if not handles and args is None and costs is None and not self.simulated and not self.policy_needs_costs:
+        if (
+            not handles
+            and args is None
+            and costs is None
+            and not self.simulated
+            and not self.policy_needs_costs
+        ):
             check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
             return
         graph = TaskGraph(self)
@@ -313,9 +285,11 @@ class Runtime:
             where = f"platform {self.platform.name}" if self.platform else "this machine"
             raise BadArgumentError(f"cpu_workers={self._cpu_workers}, but {where} has {available} CPU cores")
         if isinstance(self._scheduler, str):
-            known = schedulers("simgrid" if self.simulated else "native")
+            known = binding.schedulers("simgrid" if self.simulated else "native")
             if self._scheduler not in known:
-                raise UnknownSchedulerError(f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}")
+                raise UnknownSchedulerError(
+                    f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}"
+                )
 
     def _environment(self) -> dict[str, str]:
         models = self._home / "models"
@@ -361,7 +335,9 @@ class Runtime:
         try:
             status = self.lib.dahl_init(self._config())
             if status == AlreadyRunningError.status:
-                raise AlreadyRunningError("StarPU is running in this process already; leave that Runtime first")
+                raise AlreadyRunningError(
+                    "StarPU is running in this process already; leave that Runtime first"
+                )
             if status == NoWorkerError.status:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
@@ -403,23 +379,3 @@ class Runtime:
             self._raised.append(unraisable.exc_value)
         else:
             self._previous_hook(unraisable)
-
-    def _simulate(self, inside: Callable[[], int]) -> None:
-        global _inside
-        if _inside is not None:
-            raise AlreadyRunningError("this process has simulated already; SimGrid starts once per process")
-        _inside = inside
-        os.environ.update(self._environment())
-        self.ffi.def_extern(name="dahl_main_callback", error=-1)(_call_inside)
-        words = [self.ffi.new("char[]", word) for word in (b"dahl", b"--log=root.thres:warning")]
-        argv = self.ffi.new("char *[]", [*words, self.ffi.NULL])
-        returned = self.ffi.new("int *")
-        check(self.lib.dahl_simulate(len(words), argv, returned), "entering the simulation")
-
-
-_inside: Callable[[], int] | None = None
-
-
-def _call_inside() -> int:
-    assert _inside is not None
-    return _inside()

@@ -56,7 +56,9 @@ class Costs:
 
     def __init__(self, length_s: Sequence[float], energy_j: Sequence[float]) -> None:
         if len(length_s) != len(energy_j):
-            raise ValueError(f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker")
+            raise ValueError(
+                f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker"
+            )
         self.table = np.array([length_s, energy_j], dtype=np.float64)
         self.checked: set[tuple[int, bool]] = set()
         known = self.table[0][~np.isnan(self.table[0])]
@@ -222,7 +224,9 @@ class TaskGraph:
         self._arrays = (nodes, handles, args, strides)
         pointers = [
             ffi.cast(kind, array.ctypes.data)
-            for kind, array in zip(("dahl_node *", "void **", "int64_t *", "int64_t *"), self._arrays, strict=True)
+            for kind, array in zip(
+                ("dahl_node *", "void **", "int64_t *", "int64_t *"), self._arrays, strict=True
+            )
         ]
         return pointers[0], len(nodes), *pointers[1:]
 

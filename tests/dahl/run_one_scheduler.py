@@ -1,4 +1,4 @@
-"""Run a small graph under one scheduler, natively or simulated: ``python -m tests.dahl.run_one_scheduler NAME VARIANT HOME``.
+"""Run a small graph under one scheduler: ``python -m tests.dahl.run_one_scheduler NAME native|simgrid HOME``.
 
 Prints one JSON object: the number of tasks in the trace, the result, the seconds and joules of a simulation.
 """
@@ -34,12 +34,16 @@ WIDTH, ROUNDS = 6, 5
 def costs_of(workers: tuple[starpu.Worker, ...], scale: float) -> starpu.Costs:
     """A GPU is 8 times as fast as a core and takes twice the joules of one for its tasks."""
     lengths = [scale * (1e-3 if worker.arch == "cpu" else 1.25e-4) for worker in workers]
-    return starpu.Costs(lengths, [length * (8.0 if w.arch == "cpu" else 16.0) for length, w in zip(lengths, workers)])
+    return starpu.Costs(
+        lengths, [length * (8.0 if w.arch == "cpu" else 16.0) for length, w in zip(lengths, workers, strict=True)]
+    )
 
 
 def watts_of(workers: tuple[starpu.Worker, ...]) -> starpu.MachineWatts:
     """Watts that go with ``costs_of``."""
-    own = tuple(starpu.WorkerWatts(2.0, 10.0) if w.arch == "cpu" else starpu.WorkerWatts(4.0, 20.0) for w in workers)
+    own = tuple(
+        starpu.WorkerWatts(2.0, 10.0) if w.arch == "cpu" else starpu.WorkerWatts(4.0, 20.0) for w in workers
+    )
     return starpu.MachineWatts(20.0, own)
 
 

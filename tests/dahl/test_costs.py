@@ -93,9 +93,19 @@ POOL = {"x": (2, 1, 4, 4), "y": (2, 1, 2, 2), "argmax": (2, 1, 2, 2)}
             "gradient_sum_4d/4x1x3x3/8*4x1x3x3",
         ),
         (ops.CONV2D, CONV, {"stride": 1, "padding": 0}, "conv2d/16x1x5x5/4x1x3x3/16x4x3x3"),
-        (ops.CONV2D, CONV, {"stride": 2, "padding": 1}, "conv2d/16x1x5x5/4x1x3x3/16x4x3x3/stride=2/padding=1"),
+        (
+            ops.CONV2D,
+            CONV,
+            {"stride": 2, "padding": 1},
+            "conv2d/16x1x5x5/4x1x3x3/16x4x3x3/stride=2/padding=1",
+        ),
         (ops.MAX_POOL2D, POOL, {"size": 2, "stride": 2}, "max_pool2d/2x1x4x4/2x1x2x2/2x1x2x2"),
-        (ops.MAX_POOL2D, POOL, {"size": 3, "stride": 1}, "max_pool2d/2x1x4x4/2x1x2x2/2x1x2x2/size=3/stride=1"),
+        (
+            ops.MAX_POOL2D,
+            POOL,
+            {"size": 3, "stride": 1},
+            "max_pool2d/2x1x4x4/2x1x2x2/2x1x2x2/size=3/stride=1",
+        ),
         (ops.RECORD, {"history": (90,), "items": ((1,),) * 4}, {"index": 7}, "record/90/4*1"),
         (
             ops.SGD[1],

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hydra.utils import instantiate
@@ -11,6 +13,7 @@ from . import numpy_network
 from .direct_context import DirectContext
 from .operation_checks import central_difference
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 MODELS = {"basic_cnn": basic_cnn, "lenet": lenet}
 
 
@@ -218,5 +221,5 @@ def test_impossible_sizes_are_refused():
 
 @pytest.mark.parametrize("name", ["basic_cnn", "lenet"])
 def test_the_config_file_names_the_model(name):
-    model = instantiate(OmegaConf.load(f"configs/model/{name}.yaml"))
+    model = instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"))
     assert model.describe((1, 28, 28)) == MODELS[name]().describe((1, 28, 28))

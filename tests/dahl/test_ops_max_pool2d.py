@@ -12,6 +12,10 @@ CASES = [
     ((3, 5, 11, 11), 2, 2),
     ((2, 3, 7, 10), 2, 2),
     ((1, 1, 2, 3), 2, 2),
+    ((2, 2, 4, 9), 2, 2),
+    ((2, 2, 5, 16), 2, 2),
+    ((1, 3, 8, 19), 2, 2),
+    ((1, 3, 3, 7), 2, 2),
     ((2, 3, 9, 8), 3, 3),
     ((2, 2, 9, 8), 3, 2),
     ((2, 2, 9, 10), 2, 3),
@@ -54,10 +58,11 @@ def test_the_gradient_is_a_central_difference(size, stride):
     np.testing.assert_allclose(found, central_difference(loss, x, step=1e-3), atol=1e-9)
 
 
+@pytest.mark.parametrize("width", [6, 9, 17])
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1), (3, 3)])
-def test_a_nan_is_the_largest_wherever_it_stands(size, stride):
+def test_a_nan_is_the_largest_wherever_it_stands(size, stride, width):
     for place in np.ndindex(size, size):
-        x = np.ones((1, 1, 6, 6), np.float32)
+        x = np.ones((1, 1, 6, width), np.float32)
         x[0, 0][place] = np.nan
         y = np.zeros(pooled_shape(x.shape, size, stride), np.float32)
         named = {"x": x, "y": y, "argmax": y.astype(np.uint8)}

@@ -10,8 +10,8 @@ import pytest
 
 import dahl.starpu
 from dahl.starpu import binding, errors
-from dahl.starpu.runtime import TRACE
 from dahl.starpu.task import NODE
+from dahl.starpu.trace import TRACE
 from schedulers import views
 
 HEADER = Path(dahl.starpu.__file__).parent / "csrc" / "dahl.h"

@@ -30,7 +30,9 @@ def test_workers_are_listed_with_arch_and_memory_node() -> None:
 
 Action = tuple[str, int, int]
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["affine", "add"]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40
+    st.tuples(st.sampled_from(["affine", "add"]), st.integers(0, 3), st.integers(0, 3)),
+    min_size=1,
+    max_size=40,
 )
 
 
@@ -49,7 +51,9 @@ def test_tasks_give_what_running_them_one_after_the_other_gives(actions: list[Ac
         handles = [runtime.register(array) for array in arrays]
         for kind, source, target in actions:
             if kind == "affine" or source == target:
-                runtime.submit(affine, [handles[target]], AFFINE.pack([(2,)], {"factor": 0.5, "shift": source}))
+                runtime.submit(
+                    affine, [handles[target]], AFFINE.pack([(2,)], {"factor": 0.5, "shift": source})
+                )
             else:
                 runtime.submit(add, [handles[source], handles[target]], ADD.pack([(2,), (2,)], {}))
         runtime.wait_all()
@@ -78,7 +82,10 @@ def test_a_graph_is_submitted_again_with_its_steps_moved_on() -> None:
         graph = runtime.graph()
         args = COUNT_UP.pack([(1,)], {"amount": 3}, scratch_floats=4)
         graph.add(
-            runtime.codelet("count_up", COUNT_UP), [handle], args, strides={COUNT_UP.scalar_position("amount"): 10}
+            runtime.codelet("count_up", COUNT_UP),
+            [handle],
+            args,
+            strides={COUNT_UP.scalar_position("amount"): 10},
         )
         for step in range(3):
             graph.submit(step)
@@ -128,6 +135,7 @@ def test_the_trace_has_every_task_once_with_ordered_times() -> None:
         runtime.wait_all()
         trace, empty = runtime.take_trace(), runtime.take_trace()
     assert sorted(trace["tag"]) == list(range(20))
+    assert sorted(trace["task"]) == list(range(20)), "tasks are numbered in the order of their submission"
     assert empty.size == 0
     for earlier, later in [("submit_s", "ready_s"), ("ready_s", "start_s"), ("start_s", "end_s")]:
         assert (trace[earlier] <= trace[later]).all(), (earlier, later)
@@ -157,7 +165,9 @@ def test_a_history_model_learns_the_length_of_a_task(tmp_path: Any) -> None:
         seconds = measured["end_s"] - measured["start_s"]
         expected = runtime.expected_length_s(spin, [handle], 0)
     assert seconds.min() * 0.5 <= expected <= seconds.max() * 2
-    assert list((tmp_path / "models").rglob("spin_of_the_test.host")), "the model is not in the folder asked for"
+    assert list((tmp_path / "models").rglob("spin_of_the_test.host")), (
+        "the model is not in the folder asked for"
+    )
 
 
 def test_cancelled_tasks_end_at_once() -> None:
@@ -218,6 +228,8 @@ def test_pausing_and_resuming_lets_tasks_run_again() -> None:
         runtime.pause()
         runtime.resume()
         handle = runtime.register(floats(1.0))
-        runtime.submit(runtime.codelet("affine", AFFINE), [handle], AFFINE.pack([(1,)], {"factor": 3, "shift": 1}))
+        runtime.submit(
+            runtime.codelet("affine", AFFINE), [handle], AFFINE.pack([(1,)], {"factor": 3, "shift": 1})
+        )
         with handle.acquire() as array:
             assert array[0] == 4.0

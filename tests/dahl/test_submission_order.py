@@ -86,7 +86,9 @@ def dependencies(program: Sequence[Call]) -> list[set[int]]:
     for position, later in enumerate(program):
         needs = set()
         for earlier in range(position):
-            for one, mode in zip(program[earlier].operands, program[earlier].operation.kernel.operands, strict=True):
+            for one, mode in zip(
+                program[earlier].operands, program[earlier].operation.kernel.operands, strict=True
+            ):
                 for other, own in zip(later.operands, later.operation.kernel.operands, strict=True):
                     if storage(one) == storage(other) and (mode.mode, own.mode) != ("r", "r"):
                         needs.add(earlier)
@@ -109,7 +111,9 @@ def order_by(wishes: Sequence[int]) -> list[int]:
 def start_values() -> dict[str, np.ndarray]:
     """The arrays that nothing in the program writes first."""
     rng = np.random.default_rng(0)
-    values: dict[str, np.ndarray] = {name: rng.standard_normal(shape, np.float32) for name, shape in PARAMETERS.items()}
+    values: dict[str, np.ndarray] = {
+        name: rng.standard_normal(shape, np.float32) for name, shape in PARAMETERS.items()
+    }
     values |= {f"{name}.v": rng.standard_normal(shape, np.float32) for name, shape in PARAMETERS.items()}
     values["x"] = rng.standard_normal((BATCH, 2, 9, 8), np.float32)
     values["labels"] = rng.integers(0, CLASSES, BATCH).astype(np.int32)
@@ -140,7 +144,9 @@ def run_reference(tensors: dict[str, Tensor]) -> dict[str, list[np.ndarray]]:
     state: dict[str, list[np.ndarray]] = {}
     for name, tensor in tensors.items():
         tiles = [tile.handle.array.copy() for tile in tensor.tiles]
-        state[storage(name)] = [tile.astype(np.float64) if tile.dtype == np.float32 else tile for tile in tiles]
+        state[storage(name)] = [
+            tile.astype(np.float64) if tile.dtype == np.float32 else tile for tile in tiles
+        ]
     for operation, names, scalars in PROGRAM:
         kernel = operation.kernel
         single = names[:-1] if kernel.repeats else names
@@ -160,7 +166,11 @@ def run_reference(tensors: dict[str, Tensor]) -> dict[str, list[np.ndarray]]:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.permutations(range(len(PROGRAM))), st.integers(1, BATCH), st.sampled_from(["eager", "lws", "random", "prio"]))
+@given(
+    st.permutations(range(len(PROGRAM))),
+    st.integers(1, BATCH),
+    st.sampled_from(["eager", "lws", "random", "prio"]),
+)
 def test_any_order_that_the_data_allow_gives_the_references_values(
     wishes: list[int], tile: int, scheduler: str
 ) -> None:

@@ -75,10 +75,14 @@ def test_reshape_and_flatten_are_views_over_the_same_handles(context: Context) -
     np.testing.assert_array_equal(tensor.numpy(), numbers(5, 24, seed=1).reshape(5, 2, 3, 4))
 
 
-@pytest.mark.parametrize("shape", [(6, 3), (3, 12), (5,), (), (6, -1, -1), (-6, -6), (6, 6, -1, 0), (6, 4, -1)])
+@pytest.mark.parametrize(
+    "shape", [(6, 3), (3, 12), (5,), (), (6, -1, -1), (-6, -6), (6, 6, -1, 0), (6, 4, -1)]
+)
 def test_a_view_of_other_size_or_batch_is_refused(context: Context, shape: tuple[int, ...]) -> None:
     tensor = context.tensor(numbers(6, 6), tile=2, name="pixels")
-    with pytest.raises(TensorShapeError, match=r"pixels of shape \(6, 6\) cannot be seen as .*: the batch stays first"):
+    with pytest.raises(
+        TensorShapeError, match=r"pixels of shape \(6, 6\) cannot be seen as .*: the batch stays first"
+    ):
         tensor.reshape(*shape)
 
 
@@ -183,5 +187,5 @@ def test_the_values_of_a_failed_task_are_not_read() -> None:
         context = Context(runtime)
         correct = context.per_tile((1,), 1, dtype=np.int64)
         context.submit(ops.ACCURACY, context.tensor(numbers(2, 3)), context.tensor(labels), correct)
-        with pytest.raises(starpu.KernelError, match="accuracy.*a label is outside the classes"):
+        with pytest.raises(starpu.KernelError, match=r"accuracy.*a label is outside the classes"):
             correct.numpy()

@@ -55,6 +55,13 @@ def test_a_terminal_shows_rate_loss_watts_and_the_time_that_is_left() -> None:
     assert "epoch 2/2" in text
 
 
+def test_without_a_counter_the_watts_are_those_of_the_last_epoch() -> None:
+    batch = {"event": "batch", "epoch": 2, "images": 500, "seconds": 1.0, "loss": 0.7, "watts": None}
+    text, _ = shown([STARTED, batch, {"event": "epoch_end", **row(gross_j=30.0)}, batch], terminal=True)
+    assert "loss 0.7000 · 3 s left" in text
+    assert "loss 0.7000 · 15.0 W in the last epoch · 1 s left" in text
+
+
 def test_a_simulation_says_so_and_has_dashes_for_loss_and_accuracy() -> None:
     simulated = row(loss=None, accuracy=None, quality="simulated")
     text, display = shown(
@@ -88,10 +95,10 @@ def test_epochs_too_short_for_the_counter_are_named() -> None:
 
 
 def test_joules_keep_three_digits() -> None:
-    assert [joules(value) for value in (None, 0.01234, 6.789, 45.67, 123.45)] == [
+    assert [joules(value) for value in (None, 0.01234, 6.789, 30.0, 123.45)] == [
         "–",  # noqa: RUF001
         "0.0123",
         "6.79",
-        "45.7",
+        "30.0",
         "123.5",
     ]

@@ -14,7 +14,7 @@ import pytest
 from experiments import records, run
 from experiments.summary import summarise
 from experiments.tables import read_table
-from tests.experiments.conftest import CHOICES, configuration, stand_in, wait_for, when
+from tests.experiments.conftest import CHOICES, configuration, is_alive, stand_in, wait_for, when
 
 RUN = "import sys; from experiments import run; {patch}; sys.exit(run.main())"
 
@@ -140,7 +140,8 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
 def test_the_terminal_shows_joules_with_their_quality(environment: dict[str, str], tmp_path: Path) -> None:
     done = command(["epochs=1"], environment, tmp_path, "finish")
     assert (
-        "epoch 1/1: 30 J (estimated), 2.000 s, 300 images/s, loss 0.5000, test accuracy 0.7500" in done.stdout
+        "epoch 1/1: 30.0 J (estimated), 2.000 s, 300 images/s, loss 0.5000, test accuracy 0.7500"
+        in done.stdout
     )
     assert "joules are estimated: real activity of the workers x assumed watts" in done.stdout
 
@@ -207,6 +208,27 @@ def test_ctrl_c_ends_the_sweep_and_keeps_what_was_recorded(
     assert table is not None
     assert table["task"].to_pylist() == list(range(table.num_rows))
     assert not list(run_dir.glob("*.arrows"))
+
+
+def test_a_reader_that_goes_away_ends_the_trial_and_its_records_say_so(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    patch = f"run.TRIAL_COMMAND = {stand_in('flood', tmp_path)[:-1]!r}"
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN.format(patch=patch)],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"eager_energy")
+        assert process.stdout.readline().startswith(b"2 workers")
+        process.stdout.close()
+    assert process.returncode != 0
+    (run_dir,) = runs(tmp_path / "runs")
+    assert summary(run_dir)["status"] == "failed"
+    assert not is_alive(int((run_dir / "pid").read_text()))
 
 
 def test_a_run_that_goes_on_says_so(environment: dict[str, str], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hydra.errors import InstantiationException
 
 from experiments.interrupts import cancel_on_interrupt
+from experiments.records import OutputFolderError
 from experiments.trial import one_line
 
 
@@ -34,6 +35,11 @@ def test_hydras_words_around_an_error_are_left_out() -> None:
         InstantiationException("Error in call to target 'x'\nfull_key: y"), ValueError("root: no folder")
     )
     assert one_line(wrapped) == "root: no folder"
+
+
+def test_an_error_of_this_project_stands_for_its_cause() -> None:
+    error = raised(OutputFolderError("output=/x cannot be written"), PermissionError(13, "Permission denied"))
+    assert one_line(error) == "output=/x cannot be written"
 
 
 def test_several_lines_become_one() -> None:

@@ -76,4 +76,4 @@ class Uncompilable(PullPolicy):
     """Uses what Numba cannot compile."""
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
-        return int(open("/dev/null").read() or 0)  # noqa: SIM115 - the point is that Numba refuses it
+        return int(open("/dev/null").read() or 0)

@@ -84,11 +84,19 @@ def test_eager_energy_uses_the_costlier_worker_when_waiting_costs_more() -> None
 @pytest.mark.parametrize(
     ("policy", "error", "message"),
     [
-        (RaisesAt(count=3), starpu.PolicyRaisedError, r"RaisesAt raised at task \d+ \(spin\).*the policy gave up"),
+        (
+            RaisesAt(count=3),
+            starpu.PolicyRaisedError,
+            r"RaisesAt raised at task \d+ \(spin\).*the policy gave up",
+        ),
         (Always(answer=77), starpu.PolicyAnswerError, r"Always answered 77 for task \d+ \(spin\)"),
         (Always(answer=-1), starpu.PolicyAnswerError, r"Always answered -1"),
         (TakesRow(row=99), starpu.PolicyAnswerError, r"TakesRow answered 99"),
-        (NeverTakes(), starpu.PolicyStarvedError, r"NeverTakes left every worker idle while task \d+ \(spin\)"),
+        (
+            NeverTakes(),
+            starpu.PolicyStarvedError,
+            r"NeverTakes left every worker idle while task \d+ \(spin\)",
+        ),
     ],
 )
 def test_a_policy_that_misbehaves_ends_the_run_with_its_name(

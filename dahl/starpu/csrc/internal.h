@@ -28,7 +28,7 @@ struct dahl_record {
     const double *costs;
     int64_t tag;
     int64_t footprint;
-    int64_t job; /* counts submissions; StarPU numbers jobs only in its debugging builds */
+    int64_t job;
     double ready_s;
     int64_t nargs;
     int64_t args[];
@@ -38,7 +38,7 @@ struct dahl_state {
     atomic_int running;
     atomic_int cancelled;
     atomic_int failed;
-    atomic_llong submitted;
+    atomic_llong tasks;
     dahl_failure failure;
     int simgrid;
     int trace;

@@ -94,7 +94,7 @@ int dahl_init(const dahl_config *config)
     }
     atomic_store(&dahl_state.cancelled, 0);
     atomic_store(&dahl_state.failed, 0);
-    atomic_store(&dahl_state.submitted, 0);
+    atomic_store(&dahl_state.tasks, 0);
     memset(&dahl_state.failure, 0, sizeof(dahl_state.failure));
     dahl_state.simgrid = dahl_is_simgrid();
     dahl_state.trace = config->trace;

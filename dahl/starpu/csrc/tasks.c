@@ -183,7 +183,6 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     record->costs = node->costs;
     record->tag = node->tag;
     record->footprint = node->footprint;
-    record->job = atomic_fetch_add(&dahl_state.submitted, 1);
     record->ready_s = NAN;
     record->nargs = node->nargs;
     for (int64_t i = 0; i < node->nargs; i++)
@@ -196,6 +195,8 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     task->callback_func = dahl_trace_callback;
     task->callback_arg = record;
     int status = set_handles(task, c, handles + node->first_handle, node->nhandles);
+    /* of our own: StarPU numbers its jobs only where it traces them itself */
+    record->job = atomic_fetch_add(&dahl_state.tasks, 1);
     if (status == DAHL_OK) {
         int rc = starpu_task_submit(task);
         if (rc == 0)
