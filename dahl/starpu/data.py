@@ -34,9 +34,10 @@ class DataHandle:
             raise ValueError(f"an array of shape {array.shape} has no elements to register")
         ffi, lib = runtime.ffi, runtime.lib
         out = ffi.new("void **")
-        status = lib.dahl_data_register(
-            ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out
-        )
+        # StarPU counts elements in 32 bits, so rows are its elements: a data set can have more bytes than that.
+        rows = array.shape[0] if array.ndim else 1
+        address = ffi.cast("void *", array.ctypes.data)
+        status = lib.dahl_data_register(address, rows, array.nbytes // rows, out)
         check(status, f"registering an array of shape {array.shape}")
         self._runtime = runtime
         self.array = array
