@@ -34,10 +34,10 @@ class DataHandle:
             raise ValueError(f"an array of shape {array.shape} has no elements to register")
         ffi, lib = runtime.ffi, runtime.lib
         out = ffi.new("void **")
-        # StarPU counts elements in 32 bits, so rows are its elements: a data set can have more bytes than that.
-        rows = array.shape[0] if array.ndim else 1
+        # StarPU counts elements in 32 bits, and tells sizes apart by their number: rows only where they are too many.
+        elements = array.size if array.size < 2**32 else array.shape[0]
         address = ffi.cast("void *", array.ctypes.data)
-        status = lib.dahl_data_register(address, rows, array.nbytes // rows, out)
+        status = lib.dahl_data_register(address, elements, array.nbytes // elements, out)
         check(status, f"registering an array of shape {array.shape}")
         self._runtime = runtime
         self.array = array
