@@ -37,7 +37,7 @@ class Hyperparameters:
 
     batch_size: int = 64
     tile: int = 16
-    learning_rate: float = 0.02
+    learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
     seed: int = 0

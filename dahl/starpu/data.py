@@ -34,9 +34,10 @@ class DataHandle:
             raise ValueError(f"an array of shape {array.shape} has no elements to register")
         ffi, lib = runtime.ffi, runtime.lib
         out = ffi.new("void **")
-        status = lib.dahl_data_register(
-            ffi.cast("void *", array.ctypes.data), array.size, array.itemsize, out
-        )
+        # StarPU counts elements in 32 bits, and tells sizes apart by their number: rows only where they are too many.
+        elements = array.size if array.size < 2**32 else array.shape[0]
+        address = ffi.cast("void *", array.ctypes.data)
+        status = lib.dahl_data_register(address, elements, array.nbytes // elements, out)
         check(status, f"registering an array of shape {array.shape}")
         self._runtime = runtime
         self.array = array

@@ -41,9 +41,16 @@ def _spin(x: Any, loops: int) -> None:
     x[0] = value
 
 
+def _ends(images: Any, out: Any) -> None:
+    last = images.shape[0] - 1
+    out[0] = images[0, 0, 0, 0]
+    out[1] = images[last, images.shape[1] - 1, images.shape[2] - 1, images.shape[3] - 1]
+
+
 AFFINE = Kernel("affine", _affine, (Operand("x", "rw", 1),), (("factor", "float64"), ("shift", "float64")))
 ADD = Kernel("add", _add, (Operand("x", "r", 1), Operand("y", "rw", 1)))
 TOTAL = Kernel("total", _total, (Operand("out", "w", 1), Operand("item", "r", 1, repeated=True)))
 REFUSE_NEGATIVE = Kernel("refuse_negative", _refuse_negative, (Operand("x", "r", 1),))
 COUNT_UP = Kernel("count_up", _count_up, (Operand("x", "rw", 1),), (("amount", "int64"),), scratch=True)
+ENDS = Kernel("ends", _ends, (Operand("images", "r", 4, "uint8"), Operand("out", "w", 1)))
 SPIN = Kernel("spin", _spin, (Operand("x", "rw", 1),), (("loops", "int64"),))

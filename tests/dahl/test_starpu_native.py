@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dahl import starpu
-from tests.dahl.starpu_kernels import ADD, AFFINE, COUNT_UP, REFUSE_NEGATIVE, SPIN, TOTAL
+from tests.dahl.starpu_kernels import ADD, AFFINE, COUNT_UP, ENDS, REFUSE_NEGATIVE, SPIN, TOTAL
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))
 
@@ -233,3 +233,18 @@ def test_pausing_and_resuming_lets_tasks_run_again() -> None:
         )
         with handle.acquire() as array:
             assert array[0] == 4.0
+
+
+def test_a_memory_mapped_set_of_more_than_four_gigabytes_is_registered(tmp_path: Any) -> None:
+    shape = (5_000, 1, 1_000, 1_000)
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(b"\x07")
+        file.seek(5_000_000_000 - 1)
+        file.write(b"\x09")
+    images = np.memmap(path, np.uint8, "r", shape=shape)
+    with starpu.Runtime(cpu_workers=1) as runtime:
+        out = runtime.register(floats(0.0, 0.0))
+        runtime.submit(runtime.codelet("ends", ENDS), [runtime.register(images), out], ENDS.pack([shape, (2,)], {}))
+        with out.acquire() as values:
+            np.testing.assert_array_equal(values, [7.0, 9.0])

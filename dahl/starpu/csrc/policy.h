@@ -1,0 +1,28 @@
+/* What the two policy families share: the lock, the workers' accounts, and the records that a policy sees. */
+#ifndef DAHL_POLICY_H
+#define DAHL_POLICY_H
+#include "internal.h"
+
+/* Guarded by the mutex. */
+struct dahl_accounts {
+    starpu_pthread_mutex_t mutex;
+    int64_t ready_count; /* tasks that wait in a queue of ours */
+    int64_t running;     /* tasks handed to a worker and not done */
+    double available_at_s[STARPU_NMAXWORKERS];
+    int64_t queued[STARPU_NMAXWORKERS];
+};
+
+extern struct dahl_accounts dahl_accounts;
+
+void dahl_accounts_init(void);
+void dahl_accounts_deinit(void);
+void dahl_lock(void);
+void dahl_unlock(void);
+double dahl_clock_s(void);
+void dahl_fill_workers(dahl_worker_view *views, struct starpu_task *task, double now);
+dahl_system_view dahl_view_system(double now);
+void dahl_account_start(int worker, const struct dahl_record *record, double transfer_s, double now);
+void dahl_account_end(int worker);
+void dahl_choose_implementation(int worker, struct starpu_task *task);
+void dahl_add_workers(unsigned context, int *ids, unsigned n);
+#endif

@@ -1,0 +1,95 @@
+"""The command itself on the real StarPU, native and simulated, with a small made-up data set."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.validation import CHECKOUT
+
+SMALL = ("dataset=synthetic", "dataset.train_size=500", "dataset.test_size=100", "epochs=2")
+NAMED = ("eager", "lws", "prio", "random", "ws", "dm", "dmda", "dmdas", "heteroprio", "eager_energy")
+
+
+def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.run", *arguments, *SMALL, f"output={tmp_path}"]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=280, check=False)
+
+
+def summaries(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/*/summary.json"))]
+    return {summary["scheduler"]: summary for summary in found}
+
+
+def test_every_named_scheduler_trains_to_the_same_weights_with_one_worker_and_with_two(tmp_path: Path) -> None:
+    """500 images in batches of 64 leave 52 for the last one."""
+    digests = set()
+    for workers in (1, 2):
+        done = run(tmp_path / str(workers), "-m", f"scheduler={','.join(NAMED)}", f"workers={workers}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = summaries(tmp_path / str(workers))
+        assert set(found) == set(NAMED)
+        for summary in found.values():
+            assert (summary["status"], summary["epochs"]) == ("finished", 2)
+            assert summary["accuracy"] > 0.5
+            assert summary["joules_per_epoch"] > summary["joules_per_epoch_net"] > 0
+            assert summary["energy_quality"] == "estimated"
+        digests |= {summary["weights_sha256"] for summary in found.values()}
+    assert len(digests) == 1
+
+
+def test_a_run_leaves_its_records(tmp_path: Path) -> None:
+    done = run(tmp_path, "scheduler=eager_energy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("*/*")
+    assert str(folder) in done.stdout
+    assert pq.read_table(folder / "epochs.parquet").num_rows == 2
+    tasks = pq.read_table(folder / "tasks.parquet").to_pandas()
+    assert {"gather", "conv2d", "sgd_4d"} <= set(tasks["codelet"])
+    assert (tasks["end_s"] >= tasks["start_s"]).all()
+    assert (tasks["predicted_s"] > 0).all(), "eager_energy runs on measured lengths"
+    assert tasks["task"].is_unique
+    power = pq.read_table(folder / "power.parquet").to_pandas()
+    assert (power["watts"].dropna() > 0).all()
+    for name in ("config.yaml", "environment.json", "windows.parquet", "trial.log"):
+        assert (folder / name).stat().st_size > 0, name
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
+    """Two sweeps over the same schedulers on the same simulated node."""
+    sweeps = []
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp(name)
+        done = run(folder, "-m", "scheduler=eager,eager_energy,dmdas", "platform=cpu8_gpu2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        sweeps.append(summaries(folder))
+    return sweeps
+
+
+def test_a_simulation_gives_the_same_digits_twice(simulated: list[dict[str, dict[str, Any]]]) -> None:
+    first, second = simulated
+    assert first == second
+    assert all(summary["seconds_per_epoch"] > 0 for summary in first.values())
+
+
+def test_on_a_node_with_gpus_eager_energy_takes_fewer_joules_than_eager(
+    simulated: list[dict[str, dict[str, Any]]],
+) -> None:
+    found = simulated[0]
+    assert found["eager_energy"]["joules_per_epoch"] < found["eager"]["joules_per_epoch"]
+
+
+def test_a_simulation_says_so_and_has_no_accuracy(simulated: list[dict[str, dict[str, Any]]]) -> None:
+    for summary in simulated[0].values():
+        assert summary["simulated"] is True
+        assert summary["energy_quality"] == "simulated"
+        assert summary["accuracy"] is None
+        assert summary["loss"] is None
+        assert summary["weights_sha256"] is None

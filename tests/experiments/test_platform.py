@@ -1,0 +1,90 @@
+"""Simulated nodes from their YAML."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dahl import ops
+from dahl.starpu import Worker
+from experiments.platform import PlatformError, SimulatedNode
+from experiments.validation import CONFIGS
+
+FILE = Path(CONFIGS) / "platform" / "cpu8_gpu2.yaml"
+
+
+def fields() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return {key: value for key, value in loaded.items() if key not in ("_target_", "simulated")}
+
+
+CORE = Worker(0, "CPU 0", "cpu", 0, 0, "core")
+CARD = Worker(1, "CUDA 0", "cuda", 0, 1, "card")
+
+
+def test_eight_cores_and_two_cards_become_a_platform_of_eight_cores_and_two_gpus() -> None:
+    platform = SimulatedNode(**fields()).platform
+    assert platform.cpu_classes == ("core",) * 8
+    assert [gpu.worker_class for gpu in platform.gpus] == ["card", "card"]
+    assert platform.gpus[0].link.bandwidth_bytes_per_s == 12e9
+    assert platform.gpus[0].link.latency_s == pytest.approx(8e-6)
+
+
+def test_a_task_takes_its_launch_and_the_longer_of_arithmetic_and_traffic() -> None:
+    """A product of 16x676 by 676x10: 2 * 16 * 676 * 10 flops; on the core at 40 GFLOP/s or 8 GB/s."""
+    costs = SimulatedNode(**fields()).costs
+    shapes = {"x": (16, 676), "w": (10, 676), "y": (16, 10)}
+    flops, traffic = 2 * 16 * 676 * 10, 4 * (16 * 676 + 10 * 676 + 16 * 10)
+    for worker, rate, bandwidth, launch in ((CORE, 40e9, 8e9, 0.5e-6), (CARD, 3e12, 400e9, 5e-6)):
+        expected = launch + max(flops / rate, traffic / bandwidth)
+        assert costs.length_s(worker, ops.LINEAR, shapes, {}) == pytest.approx(expected, rel=0.01)
+
+
+def test_watts_come_from_the_worker_class_and_nobody_polls() -> None:
+    model = SimulatedNode(**fields()).power_model([CORE, CARD])
+    assert [(worker.idle_w, worker.busy_w) for worker in model.workers] == [(1.0, 9.0), (12.0, 90.0)]
+    assert model.base_w == 40.0
+    assert not model.last_awake_polls
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    described = copy.deepcopy(fields())
+    *way, last = path.split("/")
+    at = described
+    for key in way:
+        at = at[key]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return described
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("base_w", -1.0, "base_w must be 0 or more, got -1.0"),
+        ("cpu/core/gflop_per_s/conv", -25.0, "core: gflop_per_s.conv must be a number above 0, got -25.0"),
+        ("cpu/core/gflop_per_s/conv", None, "gflop_per_s takes conv, gemm, memory"),
+        ("cpu/core/launch_us", 0.0, "launch_us must be a number above 0, got 0.0"),
+        ("cpu/core/busy_w", 0.5, "busy_w 0.5 is below idle_w 1.0"),
+        ("cpu/core/count", 1.5, "count must be whole, got 1.5"),
+        ("cpu/core/watts", 5.0, "missing or unknown: watts"),
+        ("gpu/card/link", None, "missing or unknown: link"),
+        ("gpu/card/link/gbyte_per_s", 0, "link.gbyte_per_s must be a number above 0, got 0"),
+        ("gpu/card/memory_gbyte", "8", "memory_gbyte must be a number above 0, got '8'"),
+    ],
+)
+def test_a_field_that_describes_no_machine_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(PlatformError, match="platform cpu8_gpu2") as caught:
+        SimulatedNode(**changed(path, value))
+    assert message in str(caught.value)
+
+
+def test_more_gpus_than_cores_to_drive_them_are_refused() -> None:
+    with pytest.raises(ValueError, match="each GPU needs a core"):
+        _ = SimulatedNode(**changed("gpu/card/count", 9)).platform
