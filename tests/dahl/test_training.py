@@ -282,21 +282,17 @@ def test_hyperparameters_refuse_what_cannot_be(name: str, value: Any, message: s
 # ---- real ----
 
 
+@pytest.mark.parametrize("learning_rate", [Hyperparameters().learning_rate, 0.02])
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(
     not FashionMnist().availability().found,
     reason="Fashion-MNIST is neither installed as a package nor downloaded",
 )
-def test_basic_cnn_reaches_0_87_on_fashion_mnist_in_five_epochs() -> None:
-    """PyTorch ends between 0.8725 and 0.8781 with these settings."""
-    with training(FashionMnist().load(), basic_cnn(), batch_size=64, tile=16, learning_rate=0.02) as (
-        trainer,
-        _,
-    ):
+def test_basic_cnn_reaches_0_87_on_fashion_mnist_in_five_epochs(learning_rate: float) -> None:
+    """PyTorch ends between 0.8725 and 0.8781 in 6 runs at a rate of 0.02."""
+    with training(FashionMnist().load(), basic_cnn(), learning_rate=learning_rate) as (trainer, _):
         for epoch in range(1, 6):
-            result, evaluation = trainer.run_epoch(epoch), trainer.evaluate()
-            print(
-                f"epoch {epoch}: {result.seconds:.2f} s, loss {result.loss:.4f}, accuracy {evaluation.accuracy:.4f}"
-            )
+            trainer.run_epoch(epoch)
+        evaluation = trainer.evaluate()
     assert evaluation.accuracy >= 0.87
