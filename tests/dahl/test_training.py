@@ -93,7 +93,7 @@ def test_epochs_of_training_match_plain_numpy(
     """Mini-batches that do and do not divide the data set, tiles that do not divide the mini-batch, odd images,
     1 and 3 channels, 7 classes; with momentum and weight decay."""
     dataset, model = synthetic(**shape), {"basic_cnn": basic_cnn(), "lenet": SMALL_LENET}[name]
-    hyper = {
+    hyper: dict[str, Any] = {
         "batch_size": batch_size,
         "tile": tile,
         "learning_rate": 0.03,
