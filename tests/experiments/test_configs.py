@@ -73,5 +73,5 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     config = compose("run")
     assert set(config) == set(KEYS)
     assert (config.epochs, config.batch_size, config.tile, config.seed) == (5, 64, 16, 0)
-    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.02, 0.9, 0.0)
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 0.0)
     assert config.workers is None
