@@ -24,4 +24,4 @@ setup:
 clean:
 	rm -rf .venv .starpu .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find dahl schedulers energy experiments tests scripts -name __pycache__ -prune -exec rm -rf {} +
-	find dahl -name '*.so' -delete
+	find dahl -name '*.so' -delete -o -name '*.stamp' -delete

@@ -6,8 +6,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from dahl import starpu
+from dahl import ops, starpu
 from dahl.context import Context
+from dahl.starpu.kernel import kernels_folder
 from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
 from energy import EnergySession, WindowEnergy
 from experiments import records
@@ -61,6 +62,11 @@ def _inside(
             "simulated": workload.simulated,
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
         }
+
+
+def kernels_are_cold() -> bool:
+    """Whether the kernels have not been compiled yet, as they are now, for this machine."""
+    return not kernels_folder(Path(ops.__file__).parent).exists()
 
 
 def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:

@@ -199,6 +199,11 @@ def sources_digest(folder: Path) -> str:
     return digest.hexdigest()[:24]
 
 
+def kernels_folder(sources: Path) -> Path:
+    """Return where the compiled kernels of the sources in a folder are kept; it is not there before the first one."""
+    return cache_root() / "kernels" / sources_digest(sources)
+
+
 def _importable(function: Callable[..., Any]) -> bool:
     plain = getattr(function, "py_func", function)
     module = sys.modules.get(plain.__module__)
@@ -208,7 +213,7 @@ def _importable(function: Callable[..., Any]) -> bool:
 def _load_cached(kernel: Kernel) -> ModuleType:
     plain = getattr(kernel.function, "py_func", kernel.function)
     folder = Path(sys.modules[plain.__module__].__file__ or "").parent
-    home = cache_root() / "kernels" / sources_digest(folder)
+    home = kernels_folder(folder)
     home.mkdir(parents=True, exist_ok=True)
     origin = (
         f"from {plain.__module__} import {plain.__qualname__} as plain\nfunction = compiled_function(plain)\n"
