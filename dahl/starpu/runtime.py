@@ -31,7 +31,7 @@ from dahl.starpu.errors import (
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
-from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_submission
+from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
@@ -202,14 +202,21 @@ class Runtime:
         tag: int = 0,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
-        if not handles and args is None and costs is None and not self.simulated and not self.policy_needs_costs:
-            check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
-            return
-        graph = TaskGraph(self)
-        graph.add(codelet, handles, args, costs=costs, priority=priority, tag=tag)
+        check_costs(self, codelet, costs)
+        block, size = self.ffi.NULL, 0
+        if args is not None:
+            if args.dtype != np.int64:
+                raise TypeError(f"args must be the int64 block that Kernel.pack makes, got {args.dtype}")
+            block, size = self.ffi.from_buffer("int64_t[]", args), args.size
+        address = 0
         if costs:
             self.keep(costs)
-        graph.submit()
+            address = costs.address
+        pointers = [handle.pointer for handle in handles]
+        status = self.lib.dahl_submit_one(
+            codelet.pointer, pointers, len(pointers), block, size, address, tag, priority
+        )
+        check_submission(self, status)
 
     def keep(self, thing: Any) -> None:
         """Keep something alive until StarPU shuts down."""
