@@ -226,5 +226,5 @@ def test_pausing_and_resuming_lets_tasks_run_again() -> None:
 def test_an_argument_block_of_another_dtype_is_refused() -> None:
     with starpu.Runtime(cpu_workers=1) as runtime:
         affine, handle = runtime.codelet("affine", AFFINE), runtime.register(floats(1.0))
-        with pytest.raises(TypeError, match="args must be the int64 block that Kernel.pack makes, got float64"):
+        with pytest.raises(TypeError, match=r"args must be the int64 block .* got float64"):
             runtime.submit(affine, [handle], np.zeros(4))
