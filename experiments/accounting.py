@@ -32,7 +32,7 @@ TASKS = pa.schema(
         ("predicted_j", pa.float64()),
     ]
 )
-"""Seconds on StarPU's clock (`windows` ties it to the others); joules net of idle; NaN where nothing was predicted."""
+"""Seconds on StarPU's clock (`windows` ties it to the others); joules net of idle; NaN: not predicted."""
 
 WINDOWS = pa.schema(
     [
@@ -54,7 +54,7 @@ WINDOWS = pa.schema(
         ("end_t_mono_ns", pa.int64()),
     ]
 )
-"""One row for each window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`."""
+"""A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`."""
 
 EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("epoch", pa.int32()),
@@ -69,7 +69,7 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("quality", pa.string()),
     ("resolvable", pa.bool_()),
 ]
-"""The totals over the channels that are in the total; each channel's own joules follow as `<channel>_gross_j`..."""
+"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`..."""
 
 
 @dataclass
@@ -114,12 +114,11 @@ class Meter:
         tasks = self._take_tasks()
         counted.energy = counted.window.close(tasks, start_s, end_s)
         self._write(counted.energy, tasks, start_s, end_s)
-        self._events.emit(
-            "window", window=name, epoch=epoch, seconds=counted.energy.seconds, gross_j=counted.energy.total_j
-        )
+        energy = counted.energy
+        self._events.emit("window", window=name, epoch=epoch, seconds=energy.seconds, gross_j=energy.total_j)
 
     def live_w(self) -> float | None:
-        """Watts over about the last second, summed over the counters in the total; None where there are none."""
+        """Watts over about the last second, over the counters in the total; None where there are none."""
         live = self._session.live()
         in_total = [name for name, channel in self._session.channels.items() if channel.in_total]
         if not in_total or any(name not in live for name in in_total):
@@ -137,7 +136,7 @@ class Meter:
         records = self._runtime.take_trace()
         names = pa.array([codelet.name for codelet in self._runtime.codelets], pa.string())
         codelet = pa.DictionaryArray.from_arrays(pa.array(records["codelet"]), names).cast(pa.string())
-        columns = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names}
+        columns = {name: np.ascontiguousarray(records[name]) for name in records.dtype.fields or {}}
         return {**columns, "tile": columns["tag"], "codelet": codelet}
 
     def _write(self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float) -> None:

@@ -26,7 +26,7 @@ LIBRARIES = (
 
 
 def collect(checkout: Path) -> dict[str, Any]:
-    """The first part of `environment.json`; the trial adds `starpu` and `energy`. What cannot be read is None."""
+    """The first part of `environment.json`; the trial adds `starpu` and `energy`. None: cannot be read."""
     return {
         **commit(checkout),
         "python": platform.python_version(),
@@ -36,13 +36,14 @@ def collect(checkout: Path) -> dict[str, Any]:
         "memory_mib": memory_mib(),
         "governor": governor(),
         "kernel": platform.release(),
+        "gpus": nvidia_gpus(),
         "nvidia_driver": nvidia_driver(),
         "command": sys.argv,
     }
 
 
 def commit(checkout: Path) -> dict[str, Any]:
-    """The commit of the checkout, and whether files differ from it or are new; None outside a git checkout."""
+    """The checkout's commit, and whether files differ from it or are new; None outside a git checkout."""
     head = _git(checkout, "rev-parse", "HEAD")
     status = _git(checkout, "status", "--porcelain")
     return {"commit": head, "dirty": None if status is None else status != ""}
@@ -82,15 +83,22 @@ def memory_mib(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def governor(cpu: Path = Path("/sys/devices/system/cpu")) -> str | None:
-    """The frequency governor, all of them where the cores differ; None where there is none (virtual machines)."""
-    names = {_read(path) for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
-    return ", ".join(sorted(name.strip() for name in names if name)) or None
+    """The frequency governor, or all where cores differ; None where there is none (virtual machines)."""
+    texts = [_read(path) for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_governor")]
+    return ", ".join(sorted({text.strip() for text in texts if text})) or None
 
 
 def nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """The version of the loaded NVIDIA kernel driver."""
     found = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)\s", _read(version) or "")
     return found.group(1) if found else None
+
+
+def nvidia_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """The names of the GPUs that the NVIDIA driver has found."""
+    texts = [_read(path) or "" for path in sorted(folder.glob("*/information"))]
+    names = [re.search(r"^Model:\s*(.+)$", text, re.MULTILINE) for text in texts]
+    return [name.group(1).strip() if name else "unknown" for name in names]
 
 
 def _read(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """What a trial tells its supervisor while it runs: one JSON object per line over a pipe.
 
-Events: loading, started, notice, calibrating, epoch_start, batch, epoch_end, evaluated, window, failed, finished.
+Events: loading, started, notice, calibrating, epoch_start, batch, epoch_end, evaluated, window, failed,
+finished.
 Each carries `event` and `t_mono_ns`; the fields of each are those that `experiments.progress` shows.
 """
 
@@ -22,7 +23,7 @@ Event = dict[str, Any]
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON can hold it: a number that is not finite becomes None, NumPy scalars become Python's."""
+    """The value as JSON can hold it: a number that is not finite becomes None, NumPy's become Python's."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -107,7 +108,7 @@ class _ReportedText(io.TextIOBase):
 
 @contextmanager
 def report_stderr(events: EventWriter, event: str) -> Iterator[None]:
-    """Show on the terminal what the block writes to stderr, such as a progress bar; the log gets it all the same."""
+    """Show what the block writes to stderr, such as a progress bar, on the terminal; the log gets it too."""
     with redirect_stderr(cast(TextIO, _ReportedText(events, event, sys.stderr))):
         yield
 
@@ -119,7 +120,7 @@ class EventReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes; a line that is none becomes an event `unreadable` with its `line`."""
+        """The events that `data` completes; a line that is none becomes `unreadable`, with its `line`."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [self._parse(line) for line in lines if line]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.validation import CONFIGS, GROUPS, KEYS, options
 
@@ -26,12 +27,14 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{argument}: several values need -m (one trial for each)"
     if text.startswith(("Could not override", "Could not append", "Could not delete")):
         return _unknown_key(_quoted(text), overrides)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    first = next(iter(text.splitlines()), type(error).__name__)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return first
+    return f"the configuration cannot be composed: {first}; HYDRA_FULL_ERROR=1 shows where"
 
 
 def _missing_option(error: MissingConfigException) -> str:
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    group, _, name = str(error.missing_cfg_file or "").rpartition("/")
     if not group:
         return str(error).splitlines()[0]
     there_are = ", ".join(error.options or []) or "none"
@@ -64,7 +67,7 @@ def _parameters(group: str, option: str) -> list[str]:
     assert isinstance(config, dict)
     bases = [base for base in config.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
     inherited = [key for base in bases for key in _parameters(group, base)]
-    own = [f"{group}.{key}" for key in config if not str(key).startswith("_")]
+    own = [f"{group}.{key!s}" for key in config if not str(key).startswith("_")]
     return list(dict.fromkeys(inherited + own))
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C while the main thread waits inside StarPU: Python's own handler would only run once the wait is over."""
+"""Ctrl-C while the main thread waits inside StarPU: Python's handler would only run once the wait is over."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ NOTHING = "–"  # noqa: RUF001 (a dash for what was not recorded, never a 0)
 class TrialDisplay:
     """Follows the events of one trial; keeps the rows of its epochs for the table and the summary.
 
-    On a terminal one line is kept up to date, redrawn when an event arrives (nothing wakes up between events, so
-    that the display costs next to no energy). Elsewhere each event of weight is a line of its own.
+    On a terminal one line is kept up to date, redrawn when an event arrives: nothing wakes up in between, so
+    that the display costs next to no energy. Elsewhere each event of weight is a line of its own.
     """
 
     def __init__(self, console: Console, title: str, epochs: int) -> None:
@@ -109,13 +109,16 @@ class TrialDisplay:
         row = {key: value for key, value in event.items() if key not in ("event", "t_mono_ns")}
         self.epochs.append(row)
         self._seconds_done += float(row["seconds"])
-        line = (
-            f"epoch {row['epoch']}/{self._epochs_asked}: {joules(row.get('gross_j'))} J {row.get('quality') or ''}, "
-            f"{row['seconds']:.3f} s, {rate(row['images'], row['seconds'])}, loss {number(row.get('loss'), '.4f')}, "
-            f"test accuracy {number(row.get('accuracy'), '.4f')}"
-        )
+        quality = row.get("quality") or "not recorded"
+        parts = [
+            f"{joules(row.get('gross_j'))} J ({quality})",
+            f"{row['seconds']:.3f} s",
+            rate(row["images"], row["seconds"]),
+            f"loss {number(row.get('loss'), '.4f')}",
+            f"test accuracy {number(row.get('accuracy'), '.4f')}",
+        ]
         if self._bar is None:
-            self._say(line)
+            self._say(f"epoch {row['epoch']}/{self._epochs_asked}: {', '.join(parts)}")
 
     def _where(self) -> str:
         return f"epoch {self._epoch}/{self._epochs_asked}"
@@ -151,9 +154,8 @@ def show_end(
             console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
         console.print(f"log: {escape(str(run_dir / 'trial.log'))}", highlight=False, soft_wrap=True)
     if outcome.error is not None:
-        console.print(
-            f"[red]{outcome.status}:[/red] {escape(outcome.error)}", highlight=False, soft_wrap=True
-        )
+        said = outcome.error.removeprefix(f"{outcome.status} ")
+        console.print(f"[red]{outcome.status}:[/red] {escape(said)}", highlight=False, soft_wrap=True)
     for line in extra:
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(f"records: {escape(str(run_dir))}", highlight=False, soft_wrap=True)
@@ -179,7 +181,7 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]], *, simulated: bool) -> Tabl
 
 
 def quality_words(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the joules of these epochs are, in words; more than one line where they differ or are too short."""
+    """What the joules of these epochs are, in words; several lines where they differ or are too short."""
     found = dict.fromkeys(row.get("quality") for row in epochs)
     words = ["not recorded" if quality is None else QUALITY_WORDS[quality] for quality in found]
     short = [str(row["epoch"]) for row in epochs if row.get("resolvable") is False]

@@ -8,8 +8,9 @@
 * `epochs`, `windows`, `power`, `tasks`: tables (see `experiments.tables`);
 * `trial.log`: stdout and stderr of the trial.
 
-Files are written whole: into a temporary file, flushed to the disk, renamed. Only the tables grow while a trial
-runs, as streams; they become Parquet once it has ended, by its own hand or, where it was killed, by its supervisor's.
+Files are written whole: into a temporary file, flushed to the disk, renamed.
+Only the tables grow while a trial runs, as streams; they become Parquet once it has ended, by its own hand
+or, where it was killed, by its supervisor's.
 """
 
 from __future__ import annotations

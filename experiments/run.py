@@ -1,7 +1,7 @@
-"""`python -m experiments.run`: train under one scheduler, or with -m under several, and write down the joules.
+"""`python -m experiments.run`: train under one scheduler, or with -m under several, and record the joules.
 
-This process composes and checks the configuration, makes the folder of the run, starts the trial in a process of its
-own and records how it ended. It never loads StarPU, and nothing heavy before the trial has started.
+This process composes and checks the configuration, makes the folder of the run, starts the trial in a process
+of its own and records how it ended. It never loads StarPU, and nothing heavy before the trial has started.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +34,7 @@ class TrialFailedError(Exception):
 def run_trial(cfg: DictConfig) -> None:
     """Check a composed configuration, run it as one trial, and leave its records behind.
 
-    Raises ConfigError, OutputFolderError, TrialFailedError; SystemExit (128 + signal) where the user stopped it.
+    Raises ConfigError, OutputFolderError, TrialFailedError; SystemExit (128 + signal) where it was stopped.
     """
     config = resolved(cfg)
     validate({key: value for key, value in config.items() if key != "choices"})
@@ -56,6 +55,7 @@ def run_trial(cfg: DictConfig) -> None:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The composed configuration as plain values, with the name chosen in each group under `choices`.
 
+    A relative `dataset.cache_dir` is one inside the checkout, from wherever the command runs.
     Raises ConfigError where an interpolation cannot be resolved.
     """
     try:
@@ -63,6 +63,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(config, dict)
+    dataset = config.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("cache_dir"), str):
+        dataset["cache_dir"] = str(CHECKOUT / dataset["cache_dir"])
     choices = HydraConfig.get().runtime.choices
     named = {
         name: choices.get(name)
@@ -82,7 +85,7 @@ def _supervised(run_dir: Path, config: dict[str, Any]) -> Outcome:
     display = TrialDisplay(console, " · ".join(parts), config["epochs"])
     with display:
         outcome = supervise(
-            TRIAL_COMMAND + (str(run_dir),), run_dir, display.take, environment=trial_environment(run_dir)
+            (*TRIAL_COMMAND, str(run_dir)), run_dir, display.take, environment=trial_environment(run_dir)
         )
     torn = finalise(run_dir, config, display.epochs, outcome, display.started.get("simulated"))
     show_end(console, display, outcome, run_dir, log_tail(run_dir), torn)
@@ -96,7 +99,7 @@ def finalise(
     outcome: Outcome,
     simulated: bool | None,
 ) -> list[str]:
-    """Leave whole records behind, whatever the trial did: tables as Parquet, the summary with its status and cause.
+    """Leave whole records behind, whatever the trial did: tables as Parquet, the summary with its cause.
 
     Returns one line for each table that lost its last, incomplete rows.
     """
@@ -138,11 +141,16 @@ def trial_environment(run_dir: Path) -> dict[str, str]:
 
 
 _problems: list[tuple[int, str]] = []
-"""Exit status and message of each trial of this command that did not finish: Hydra would print a raise itself."""
+"""Exit status and message of each trial that did not finish: Hydra would print a raise itself."""
+
+
+_started: list[DictConfig] = []
+"""The configurations that Hydra has composed so far: an error after the first is not about composing."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="run")
 def _hydra_main(cfg: DictConfig) -> None:
+    _started.append(cfg)
     if _user_wants_tracebacks:
         run_trial(cfg)
         return
@@ -164,8 +172,9 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
         _hydra_main()
-    except (HydraException, OmegaConfBaseException, OSError) as error:
-        if _user_wants_tracebacks:
+    except Exception as error:
+        # Hydra raises a plain ValueError or TypeError, too, for a group that is given a number or null.
+        if _user_wants_tracebacks or _started:
             raise
         _say(explain(error, overrides))
         return 2
@@ -175,7 +184,7 @@ def main() -> int:
 
 
 def _plain_experiment(argument: str) -> str:
-    """`+experiment=NAME` as `experiment=NAME`: the group stands in the defaults list, so Hydra refuses the plus."""
+    """`+experiment=NAME` as `experiment=NAME`: the group has a default, so Hydra refuses the plus."""
     return argument.removeprefix("+") if argument.startswith("+experiment=") else argument
 
 

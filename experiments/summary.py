@@ -21,8 +21,9 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a trial from its configuration and the rows of its `epochs` table.
 
-    `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and loss are
-    those of the last one. What was not recorded is None, never 0; joules are None unless every epoch has them.
+    `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
+    loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
+    has them.
     """
     last = epochs[-1] if epochs else {}
     seconds = _sum(epochs, "seconds")

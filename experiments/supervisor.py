@@ -68,8 +68,8 @@ def supervise(
 ) -> Outcome:
     """Run `command` plus `--events FD --parent PID` until it and what it started are gone.
 
-    stdout and stderr go to `trial.log` in `run_dir`. The trial gets a session of its own: Ctrl-C reaches this
-    process only, which passes it on as one SIGINT, then SIGTERM after `grace_s`, then SIGKILL; a second Ctrl-C
+    stdout and stderr go to `trial.log` in `run_dir`. The trial gets a session of its own: Ctrl-C reaches only
+    this process, which passes it on as one SIGINT, then SIGTERM after `grace_s`, then SIGKILL; a second one
     kills at once. Must be called on the main thread, since it takes over SIGINT, SIGTERM and SIGHUP.
     """
     read_fd, write_fd = os.pipe()
@@ -172,7 +172,7 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
 
 @contextlib.contextmanager
 def _stopping_signals() -> Iterator[tuple[io.FileIO, list[int]]]:
-    """Collect stopping signals in a list, and wake a selector by a pipe, instead of raising KeyboardInterrupt."""
+    """Collect stopping signals in a list and wake a selector by a pipe, in place of KeyboardInterrupt."""
     received: list[int] = []
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
@@ -204,7 +204,7 @@ def _outcome(returncode: int, watch: _Watch, received: list[int]) -> Outcome:
 def _cause(returncode: int, watch: _Watch) -> str:
     if watch.failed is not None:
         return watch.failed
-    how = f"killed by {_signal_name(-returncode)}" if returncode < 0 else f"exit status {returncode}"
+    how = f"killed by {signal_name(-returncode)}" if returncode < 0 else f"exit status {returncode}"
     if -returncode == signal.SIGKILL:
         how += " (out of memory, or a kill from outside)"
     if watch.finished is not None:
@@ -214,7 +214,8 @@ def _cause(returncode: int, watch: _Watch) -> str:
     return how
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal's name, such as SIGSEGV."""
     try:
         return signal.Signals(number).name
     except ValueError:

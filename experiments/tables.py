@@ -1,4 +1,4 @@
-"""Tables of a run: Arrow IPC streams (`NAME.arrows`) while it runs, Parquet (`NAME.parquet`) once it has ended.
+"""Tables of a run: Arrow IPC streams (`NAME.arrows`) while it runs, `NAME.parquet` once it has ended.
 
 A Parquet file whose writer was killed cannot be read at all; a stream loses its last batch at most.
 """
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from experiments.records import sync_folder
 
 TABLES = ("epochs", "windows", "tasks")
-"""The tables that are Arrow streams while a trial runs; `power` is a stream of `energy.stream`, one write a record."""
+"""The tables that are Arrow streams while a trial runs; `power` is a stream of `energy.stream`."""
 
 _END_BYTES = 8  # Arrow takes a tail that is shorter than a message's length for the end of the stream
 _ROW_GROUP_ROWS = 65536
@@ -77,7 +77,7 @@ class _Stream:
             self._reader = pa.ipc.open_stream(source)
             self.schema = self._reader.schema
         except (pa.ArrowInvalid, OSError):
-            self.torn = True
+            self.torn = source.size() > 0  # an empty file is a stream that nothing was written to
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while self.schema is not None:
@@ -95,7 +95,7 @@ class _Stream:
 def read_stream(path: Path) -> tuple[pa.Table | None, bool]:
     """The whole batches of a stream, and whether something torn follows them.
 
-    The table is None where the file ends before its schema does.
+    The table is None where the file ends before its schema does, which is written with the first batch.
     """
     with pa.OSFile(str(path), "rb") as source:
         stream = _Stream(source)
@@ -118,7 +118,7 @@ def read_table(run_dir: Path, name: str) -> tuple[pa.Table | None, bool]:
 
 
 def to_parquet(run_dir: Path, name: str) -> bool:
-    """Turn the stream of a table, if there is one, into Parquet, whole; True where a torn tail was dropped."""
+    """Turn the stream of a table, if there is one, into Parquet; True where a torn tail was dropped."""
     source_path = stream_path(run_dir, name)
     if not source_path.exists():
         return False

@@ -1,4 +1,4 @@
-"""The course of a trial inside StarPU: compilation, baseline, then epochs and their evaluation, each in its window."""
+"""The course of a trial inside StarPU: compilation, baseline, epochs and evaluations, each in its window."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from dahl import starpu
 from dahl.context import Context
-from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
+from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
+
+from dahl import starpu
 from energy import EnergySession, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
 from experiments.events import EventWriter
 from experiments.interrupts import cancel_on_interrupt
 from experiments.tables import TableStream
-from experiments.workload import Workload
+from experiments.workload import Workload, machine_watts
 
 
 def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def _inside(
         )
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
-            trainer = _trainer(runtime, workload)
+            trainer = make_trainer(runtime, workload)
         _measure_idle(session, config["energy"]["idle_baseline_s"], events)
         epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         for epoch in range(1, config["epochs"] + 1):
@@ -63,12 +64,10 @@ def _inside(
         }
 
 
-def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
+def make_trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
+    """Lay the workload out on a runtime, with what is known of its tasks' seconds and joules."""
     config = workload.config
-    return Trainer(
-        Context(runtime),
-        workload.model,
-        workload.dataset,
+    hyperparameters = Hyperparameters(
         batch_size=config["batch_size"],
         tile=config["tile"],
         learning_rate=config["learning_rate"],
@@ -76,10 +75,13 @@ def _trainer(runtime: starpu.Runtime, workload: Workload) -> Trainer:
         weight_decay=config["weight_decay"],
         seed=config["seed"],
     )
+    watts = machine_watts(workload.power_model(runtime.workers))
+    context = Context(runtime, workload.costs, watts)
+    return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
 
 def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:
-    """Read the counters for a while with StarPU up and its workers idle; without counters there is nothing to read."""
+    """Read the counters, where there are any, with StarPU up and its workers idle."""
     if session.channels and seconds > 0:
         events.emit("calibrating", message=f"idle baseline: reading the counters for {seconds:g} s")
         session.measure_idle(seconds)
@@ -154,9 +156,11 @@ def _tell_what_runs(
         images_per_epoch=len(workload.dataset.train.labels),
         energy=_energy_words(workload, session),
     )
-    if not workload.sources.sources:
-        for name, reason in absent.items():
-            events.emit("notice", message=f"no joules from {name}: {reason['why']} ({reason['remedy']})")
+    if absent and not workload.sources.sources:
+        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        events.emit(
+            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+        )
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:

@@ -73,9 +73,16 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         if key in config and not holds(config[key])
     ]
     wrong += [
-        f"{group} is not chosen; there are: {', '.join(options(group))}"
+        f"{group}={config[group]}: must be one of {', '.join(options(group))}"
         for group in GROUPS
         if group in config and not isinstance(config[group], Mapping)
+    ]
+    wrong += [
+        f"{group}.{key} must be given: {group}.{key}=..."
+        for group in GROUPS
+        if isinstance(config.get(group), Mapping)
+        for key, value in config[group].items()
+        if value == "???"
     ]
     return wrong
 
@@ -84,7 +91,8 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     wrong = []
     if config["tile"] > config["batch_size"]:
         wrong.append(
-            f"tile={config['tile']} is larger than batch_size={config['batch_size']}: a mini-batch is cut into tiles"
+            f"tile={config['tile']} is larger than batch_size={config['batch_size']}: "
+            "a mini-batch is cut into tiles"
         )
     simulated = config["platform"].get("simulated", True)
     if config["workers"] is not None and not simulated and config["workers"] > processors:

@@ -1,4 +1,4 @@
-"""From a run's configuration to the objects that it names: data set, model, scheduler, platform, energy sources."""
+"""From a run's configuration to what it names: data set, model, scheduler, platform, energy sources."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 from hydra.utils import instantiate
 
 from dahl import starpu
+from dahl.costs import CostModel
 from dahl.datasets import Dataset
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
+from experiments.platform import SimulatedNode
 from schedulers import CompiledPolicy, StarPUScheduler
 
 
@@ -24,9 +26,11 @@ class Workload:
     dataset: Dataset
     model: Any
     scheduler: Any
-    platform: Any
+    platform: SimulatedNode | None
     sources: Selection
     """Counters to read; none in a simulation."""
+    costs: CostModel | None = None
+    """Expected seconds of tasks: a platform's, or measured on this machine; None where nobody asked for them."""
 
     @property
     def simulated(self) -> bool:
@@ -39,7 +43,7 @@ class Workload:
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
             scheduler=own.name if isinstance(own, StarPUScheduler) else CompiledPolicy(own),
-            platform=self.platform,
+            platform=self.platform.platform if self.platform else None,
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
@@ -47,7 +51,15 @@ class Workload:
 
     def power_model(self, workers: Sequence[starpu.Worker]) -> PowerModel:
         """The watts assumed of these workers."""
+        if self.platform:
+            return self.platform.power_model(workers)
         return power_model_for(self.config["energy"]["model"], [worker.arch for worker in workers])
+
+    @property
+    def needs_costs(self) -> bool:
+        """Whether the scheduler places by expected times that have to be measured first."""
+        own = self.scheduler
+        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:
@@ -65,13 +77,22 @@ def machine_watts(model: PowerModel) -> starpu.MachineWatts:
 def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """Make everything that the configuration names, the cheap and the picky first.
 
-    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter, InstantiationException
-    of Hydra around an error in a constructor.
+    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter,
+    InstantiationException of Hydra around an error in a constructor.
     """
     scheduler = instantiate(config["scheduler"])
-    platform = instantiate(config["platform"]) if config["platform"]["simulated"] else None
+    platform = load_platform(config["platform"])
     sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()
-    return Workload(config, dataset, model, scheduler, platform, sources)
+    costs = platform.costs if platform else None
+    return Workload(config, dataset, model, scheduler, platform, sources, costs)
+
+
+def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:
+    """Return the node to simulate; None runs on this machine."""
+    if not config["simulated"]:
+        return None
+    node: SimulatedNode = instantiate({key: value for key, value in config.items() if key != "simulated"})
+    return node

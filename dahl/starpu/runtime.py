@@ -40,6 +40,7 @@ TRACE = np.dtype(
     [
         ("task", np.int64),
         ("tag", np.int64),
+        ("footprint", np.int64),
         ("codelet", np.int32),
         ("worker", np.int32),
         ("submit_s", np.float64),

@@ -127,6 +127,7 @@ typedef struct {
 typedef struct {
     int64_t task;
     int64_t tag;
+    int64_t footprint;
     int32_t codelet;
     int32_t worker;
     double submit_s;

@@ -282,6 +282,7 @@ void dahl_trace_callback(void *arg)
     trace_of[worker].records[trace_of[worker].count++] = (dahl_trace_record){
         .task = record->job,
         .tag = record->tag,
+        .footprint = record->footprint,
         .codelet = record->codelet->id,
         .worker = worker,
         .submit_s = seconds(&info->submit_time),

@@ -1,0 +1,77 @@
+"""Every file of the configuration composes, and names something that there is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.validation import CONFIGS, GROUPS, KEYS, options, validate
+
+ALL = [(group, name) for group in (*GROUPS, "experiment") for name in options(group)]
+NEEDS = {
+    ("scheduler", "starpu"): ["scheduler.name=modular-heft"],
+    ("dataset", "image_folder"): ["dataset.root=/x"],
+}
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def composed(group: str, name: str) -> DictConfig:
+    return compose("run", overrides=[f"{group}={name}", *NEEDS.get((group, name), [])])
+
+
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_it_composes_to_a_configuration_that_can_run(group: str, name: str) -> None:
+    config: Any = OmegaConf.to_container(composed(group, name), resolve=True)
+    validate(config, processors=1024)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [both for both in ALL if both[0] in ("scheduler", "model", "dataset")]
+)
+def test_its_target_exists(group: str, name: str) -> None:
+    module, _, attribute = composed(group, name)[group]["_target_"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_every_scheduler_can_be_made_and_takes_every_parameter_of_its_file(name: str) -> None:
+    node = composed("scheduler", name).scheduler
+    policy = instantiate(node)
+    given = {key: value for key, value in node.items() if not str(key).startswith("_")}
+    assert {key: getattr(policy, str(key)) for key in given} == given
+
+
+def test_every_policy_has_its_file() -> None:
+    schedulers = importlib.import_module("schedulers")
+    targets = {composed("scheduler", name).scheduler["_target_"] for name in options("scheduler")}
+    policies = {
+        f"schedulers.{name}"
+        for name in schedulers.__all__
+        if issubclass(getattr(schedulers, name), schedulers.PlacementPolicy | schedulers.PullPolicy)
+        and name not in ("PlacementPolicy", "PullPolicy")
+    }
+    assert targets == policies | {"schedulers.StarPUScheduler"}
+
+
+def test_the_schedulers_of_starpu_are_named_as_starpu_names_them() -> None:
+    for name in ("eager", "lws", "prio", "random", "ws", "dm", "dmda", "dmdas", "heteroprio"):
+        assert composed("scheduler", name).scheduler.name == name
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    config = compose("run")
+    assert set(config) == set(KEYS)
+    assert (config.epochs, config.batch_size, config.tile, config.seed) == (5, 64, 16, 0)
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.02, 0.9, 0.0)
+    assert config.workers is None

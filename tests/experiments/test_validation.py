@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from experiments.validation import ConfigError, validate
+from tests.experiments.conftest import configuration
+
+
+def refusal(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        validate(configuration(**changes), processors=2)
+    return str(caught.value).splitlines()
+
+
+def test_a_good_configuration_passes() -> None:
+    validate(configuration(), processors=2)
+    validate(configuration(workers=2, tile=64, epochs=1, momentum=0, weight_decay=1e-4), processors=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("epochs", 0, "epochs=0: must be a whole number, at least 1"),
+        ("epochs", "many", "epochs=many: must be a whole number, at least 1"),
+        ("epochs", True, "epochs=True: must be a whole number, at least 1"),
+        ("batch_size", -4, "batch_size=-4: must be a whole number, at least 1"),
+        ("tile", 0, "tile=0: must be a whole number, at least 1"),
+        ("tile", 1.5, "tile=1.5: must be a whole number, at least 1"),
+        ("workers", 0, "workers=0: must be a whole number, at least 1, or null for all that there are"),
+        ("seed", -1, "seed=-1: must be a whole number, at least 0 and below 2^63"),
+        ("learning_rate", 0, "learning_rate=0: must be a number above 0"),
+        ("learning_rate", -0.1, "learning_rate=-0.1: must be a number above 0"),
+        ("learning_rate", float("nan"), "learning_rate=nan: must be a number above 0"),
+        ("learning_rate", float("inf"), "learning_rate=inf: must be a number above 0"),
+        ("momentum", 1, "momentum=1: must be a number, at least 0 and below 1"),
+        ("momentum", -0.5, "momentum=-0.5: must be a number, at least 0 and below 1"),
+        ("weight_decay", -1e-9, "weight_decay=-1e-09: must be a number, at least 0"),
+        ("evaluate", "perhaps", "evaluate=perhaps: must be true or false"),
+        ("output", "", "output=: must be the name of a folder"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_what_it_must_be(key: str, value: Any, line: str) -> None:
+    assert refusal(**{key: value}) == [line]
+
+
+def test_a_tile_is_no_larger_than_the_batch() -> None:
+    assert refusal(tile=65) == ["tile=65 is larger than batch_size=64: a mini-batch is cut into tiles"]
+
+
+def test_workers_are_no_more_than_the_machine_has() -> None:
+    assert refusal(workers=3) == ["workers=3: this machine has 2"]
+
+
+def test_a_simulated_platform_may_have_more_workers_than_this_machine() -> None:
+    validate(configuration(workers=3, platform={"name": "node", "simulated": True}), processors=2)
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    assert len(refusal(epochs=0, momentum=2, tile=0)) == 3
+
+
+def test_an_unknown_key_is_answered_with_what_there_is() -> None:
+    (line,) = refusal(foo=1)
+    assert line.startswith("unknown key 'foo'; there are: scheduler, model, ")
+    assert "learning_rate" in line
+
+
+def test_a_parameter_that_has_no_default_must_be_given() -> None:
+    dataset = {"_target_": "dahl.datasets.ImageFolder", "root": "???"}
+    assert refusal(dataset=dataset) == ["dataset.root must be given: dataset.root=..."]
+
+
+def test_the_generic_scheduler_needs_a_name() -> None:
+    scheduler = {"_target_": "schedulers.StarPUScheduler", "name": None}
+    assert refusal(scheduler=scheduler) == [
+        "scheduler=starpu needs the policy's name: scheduler.name=modular-heft"
+    ]
