@@ -31,7 +31,7 @@ from dahl.starpu.errors import (
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
-from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission
+from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
@@ -55,6 +55,7 @@ TRACE = np.dtype(
 """``dahl_trace_record`` of csrc/dahl.h: seconds on StarPU's clock, joules net of idle."""
 
 WORKER_CAPACITY = 512
+INT64 = np.dtype(np.int64)
 
 
 def schedulers(variant: str = "native") -> dict[str, str]:
@@ -111,6 +112,7 @@ class Runtime:
         self._handles: dict[int, DataHandle] = {}
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
+        self._needs_costs = not isinstance(scheduler, str) and scheduler.needs_costs
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []
@@ -166,7 +168,7 @@ class Runtime:
     @property
     def policy_needs_costs(self) -> bool:
         """Whether the policy refuses tasks of unknown length or energy."""
-        return not isinstance(self._scheduler, str) and self._scheduler.needs_costs
+        return self._needs_costs
 
     # ---- data, codelets, tasks ----
 
@@ -206,14 +208,14 @@ class Runtime:
         check_costs(self, codelet, costs)
         block, size = self.ffi.NULL, 0
         if args is not None:
-            if args.dtype != np.int64:
+            if args.dtype != INT64:
                 raise TypeError(f"args must be the int64 block that Kernel.pack makes, got {args.dtype}")
             block, size = self.ffi.from_buffer("int64_t[]", args), args.size
         address = 0
         if costs:
             self.keep(costs)
             address = costs.address
-        pointers = [handle.pointer for handle in handles]
+        pointers = pointers_of(handles)
         status = self.lib.dahl_submit_one(
             codelet.pointer, pointers, len(pointers), block, size, address, tag, priority
         )

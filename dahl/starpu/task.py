@@ -174,7 +174,7 @@ class TaskGraph:
             )
         )
         self._strides += [(self._nargs + at, stride) for at, stride in (strides or {}).items()]
-        self._handles += [handle.pointer for handle in handles]
+        self._handles += pointers_of(handles)
         self._args.append(block)
         self._nargs += block.size
         self._kept += [codelet, costs, *handles]
@@ -200,6 +200,14 @@ class TaskGraph:
             for kind, array in zip(("dahl_node *", "void **", "int64_t *", "int64_t *"), self._arrays, strict=True)
         ]
         return pointers[0], len(nodes), *pointers[1:]
+
+
+def pointers_of(handles: Sequence[DataHandle]) -> list[int]:
+    """Return the handles' addresses. Raises ValueError where one is unregistered: StarPU would crash."""
+    pointers = [handle.pointer for handle in handles]
+    if 0 in pointers:
+        raise ValueError(f"handle {pointers.index(0)} of the task is unregistered; register its array again")
+    return pointers
 
 
 def check_costs(runtime: Runtime, codelet: Codelet, costs: Costs | None) -> None:
