@@ -32,13 +32,14 @@ from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
 from dahl.starpu.simulation import simulate
-from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_submission
+from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
 from dahl.starpu.trace import TRACE
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
 
 WORKER_CAPACITY = 512
+INT64 = np.dtype(np.int64)
 
 
 @final
@@ -79,6 +80,7 @@ class Runtime:
         """How many handles were unregistered so far."""
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
+        self._needs_costs = not isinstance(scheduler, str) and scheduler.needs_costs
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []
@@ -134,7 +136,7 @@ class Runtime:
     @property
     def policy_needs_costs(self) -> bool:
         """Whether the policy refuses tasks of unknown length or energy."""
-        return not isinstance(self._scheduler, str) and self._scheduler.needs_costs
+        return self._needs_costs
 
     # ---- data, codelets, tasks ----
 
@@ -171,20 +173,21 @@ class Runtime:
         tag: int = 0,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
-        if (
-            not handles
-            and args is None
-            and costs is None
-            and not self.simulated
-            and not self.policy_needs_costs
-        ):
-            check_submission(self, self.lib.dahl_submit_empty(codelet.pointer))
-            return
-        graph = TaskGraph(self)
-        graph.add(codelet, handles, args, costs=costs, priority=priority, tag=tag)
+        check_costs(self, codelet, costs)
+        block, size = self.ffi.NULL, 0
+        if args is not None:
+            if args.dtype != INT64:
+                raise TypeError(f"args must be the int64 block that Kernel.pack makes, got {args.dtype}")
+            block, size = self.ffi.from_buffer("int64_t[]", args), args.size
+        address = 0
         if costs:
             self.keep(costs)
-        graph.submit()
+            address = costs.address
+        pointers = pointers_of(handles)
+        status = self.lib.dahl_submit_one(
+            codelet.pointer, pointers, len(pointers), block, size, address, tag, priority
+        )
+        check_submission(self, status)
 
     def keep(self, thing: Any) -> None:
         """Keep something alive until StarPU shuts down."""

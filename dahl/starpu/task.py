@@ -52,7 +52,7 @@ class Costs:
     Source: StarPU asks for them through ``starpu_perfmodel.arch_cost_function``.
     """
 
-    __slots__ = ("checked", "table")
+    __slots__ = ("address", "checked", "table")
 
     def __init__(self, length_s: Sequence[float], energy_j: Sequence[float]) -> None:
         if len(length_s) != len(energy_j):
@@ -60,6 +60,7 @@ class Costs:
                 f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker"
             )
         self.table = np.array([length_s, energy_j], dtype=np.float64)
+        self.address: int = self.table.ctypes.data
         self.checked: set[tuple[int, bool]] = set()
         known = self.table[0][~np.isnan(self.table[0])]
         if (known <= 0).any() or not np.isfinite(known).all():
@@ -146,27 +147,6 @@ class TaskGraph:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def _check_costs(self, codelet: Codelet, costs: Costs | None) -> None:
-        """Refuse a task whose length (in a simulation) or length and energy (for a policy) are needed and unknown."""
-        needs_energy = self._runtime.policy_needs_costs
-        if not needs_energy and (not self._runtime.simulated or codelet.model == "history"):
-            return
-        if costs and (codelet.id, needs_energy) in costs.checked:
-            return
-        for worker in self._runtime.workers:
-            if worker.arch not in codelet.arches:
-                continue
-            missing = "length_s" if costs is None or np.isnan(costs.length_s[worker.id]) else ""
-            if not missing and costs and needs_energy and np.isnan(costs.energy_j[worker.id]):
-                missing = "energy_j"
-            if missing:
-                who = f"policy {self._runtime.scheduler_name}" if needs_energy else "the simulation"
-                raise CostUnknownError(
-                    f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: measure it first"
-                )
-        if costs:
-            costs.checked.add((codelet.id, needs_energy))
-
     def add(
         self,
         codelet: Codelet,
@@ -180,12 +160,13 @@ class TaskGraph:
         footprint: int = 0,
     ) -> None:
         """Append a task. ``args`` is the kernel's block; ``strides`` says by position what moves with the step."""
-        self._check_costs(codelet, costs)
+        check_costs(self._runtime, codelet, costs)
+        pointers_of(handles)  # refuses one that is unregistered
         block = np.empty(0, np.int64) if args is None else args
         self._nodes.append(
             (
                 codelet.address,
-                costs.table.ctypes.data if costs else 0,
+                costs.address if costs else 0,
                 tag,
                 footprint,
                 len(self._handles),
@@ -229,6 +210,36 @@ class TaskGraph:
             )
         ]
         return pointers[0], len(nodes), *pointers[1:]
+
+
+def pointers_of(handles: Sequence[DataHandle]) -> list[int]:
+    """Return the handles' addresses. Raises ValueError where one is unregistered: StarPU would crash."""
+    pointers = [handle.pointer for handle in handles]
+    if 0 in pointers:
+        raise ValueError(f"handle {pointers.index(0)} of the task is unregistered; register its array again")
+    return pointers
+
+
+def check_costs(runtime: Runtime, codelet: Codelet, costs: Costs | None) -> None:
+    """Refuse a task whose length (in a simulation) or length and energy (for a policy) are needed and unknown."""
+    needs_energy = runtime.policy_needs_costs
+    if not needs_energy and (not runtime.simulated or codelet.model == "history"):
+        return
+    if costs and (codelet.id, needs_energy) in costs.checked:
+        return
+    for worker in runtime.workers:
+        if worker.arch not in codelet.arches:
+            continue
+        missing = "length_s" if costs is None or np.isnan(costs.length_s[worker.id]) else ""
+        if not missing and costs and needs_energy and np.isnan(costs.energy_j[worker.id]):
+            missing = "energy_j"
+        if missing:
+            who = f"policy {runtime.scheduler_name}" if needs_energy else "the simulation"
+            raise CostUnknownError(
+                f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: measure it first"
+            )
+    if costs:
+        costs.checked.add((codelet.id, needs_energy))
 
 
 def check_submission(runtime: Runtime, status: int) -> None:

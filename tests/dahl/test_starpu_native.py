@@ -248,3 +248,21 @@ def test_a_memory_mapped_set_of_more_than_four_gigabytes_is_registered(tmp_path:
         runtime.submit(runtime.codelet("ends", ENDS), [runtime.register(images), out], ENDS.pack([shape, (2,)], {}))
         with out.acquire() as values:
             np.testing.assert_array_equal(values, [7.0, 9.0])
+
+
+def test_an_argument_block_of_another_dtype_is_refused() -> None:
+    with starpu.Runtime(cpu_workers=1) as runtime:
+        affine, handle = runtime.codelet("affine", AFFINE), runtime.register(floats(1.0))
+        with pytest.raises(TypeError, match=r"args must be the int64 block .* got float64"):
+            runtime.submit(affine, [handle], np.zeros(4))
+
+
+def test_an_unregistered_handle_is_refused() -> None:
+    with starpu.Runtime(cpu_workers=1) as runtime:
+        affine, handle = runtime.codelet("affine", AFFINE), runtime.register(floats(1.0))
+        args = AFFINE.pack([(1,)], {"factor": 1, "shift": 0})
+        handle.unregister()
+        with pytest.raises(ValueError, match="handle 0 of the task is unregistered"):
+            runtime.submit(affine, [handle], args)
+        with pytest.raises(ValueError, match="handle 0 of the task is unregistered"):
+            runtime.graph().add(affine, [handle], args)

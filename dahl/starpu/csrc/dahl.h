@@ -197,5 +197,7 @@ typedef struct {
 /* Submits n tasks. Argument k becomes args[k] + step * strides[k]; strides may be NULL. */
 int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t *args, const int64_t *strides,
                 int64_t step);
-int dahl_submit_empty(dahl_codelet *codelet);
+/* Submits one task that comes in no list. costs and handles are addresses as Python holds them: integers. */
+int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nhandles, const int64_t *args,
+                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority);
 #endif

@@ -223,10 +223,18 @@ int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t
     return DAHL_OK;
 }
 
-int dahl_submit_empty(dahl_codelet *codelet)
+int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nhandles, const int64_t *args,
+                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority)
 {
-    dahl_node node = {.codelet = codelet};
-    return dahl_submit(&node, 1, NULL, NULL, NULL, 0);
+    dahl_node node = {
+        .codelet = codelet,
+        .costs = (const double *)costs,
+        .tag = tag,
+        .nhandles = nhandles,
+        .nargs = nargs,
+        .priority = priority,
+    };
+    return dahl_submit(&node, 1, (void **)handles, args, NULL, 0);
 }
 
 double dahl_expected_length_s(dahl_codelet *codelet, void **handles, int64_t nhandles, int worker)

@@ -1,0 +1,1 @@
+"""What the runtime and the kernels cost, each as a command: ``python -m benchmarks.NAME [--json FILE]``."""

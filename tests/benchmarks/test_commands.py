@@ -1,0 +1,103 @@
+"""Each benchmark runs, with tiny sizes, and writes its figures; how fast anything is, no test looks at."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.kernels import Work
+from dahl import ops, starpu
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
+    """Run a benchmark; return what it wrote as JSON and what it printed."""
+    path = folder / f"{name}.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return json.loads(path.read_text()) if code == 0 else {}, done.stdout + done.stderr
+
+
+def test_submission_measures_every_form_under_every_scheduler(tmp_path: Path) -> None:
+    found, printed = run("submission", tmp_path, "--tasks", "150", "--rounds", "2", "--workers", "1")
+    assert found["benchmark"] == "submission"
+    assert found["tasks"] == 200, "the recorded graph has 100 tasks"
+    assert {name.split(",")[0] for name in found["us_per_task"]} == {"eager", "lws", "EagerEnergy"}
+    for forms in found["us_per_task"].values():
+        assert set(forms) == {"submit", "submit, 3 handles", "graph", "graph, 3 handles"}
+        assert all(len(form["values"]) == 2 and form["lowest"] > 0 for form in forms.values())
+    for form, holds in found["target_holds"].items():
+        assert holds is all(forms[form]["median"] <= 6 for forms in found["us_per_task"].values())
+    assert "at most 6 us" in printed
+
+
+def test_memory_is_written_for_each_epoch(tmp_path: Path) -> None:
+    arguments = ("--images", "96", "--epochs", "3", "--batch", "32", "--workers", "1")
+    found, printed = run("memory", tmp_path, *arguments)
+    points = {point["when"]: point for point in found["points"]}
+    assert list(points) == ["data set loaded", "before training", "epoch 1", "epoch 2", "epoch 3"]
+    assert found["image_bytes"] == (96 + 16) * 28 * 28
+    assert all(0 < point["resident_mib"] <= point["peak_mib"] for point in points.values())
+    assert points["epoch 2"]["tasks"] == points["epoch 3"]["tasks"] > 0
+    second, third = points["epoch 2"], points["epoch 3"]
+    grown = [third[name] - second[name] for name in ("resident_mib", "peak_mib")]
+    assert found["growth_mib"] == pytest.approx(max(grown))
+    assert "from epoch 2 to 3" in printed
+
+
+def test_kernels_lists_every_kind_of_task_of_a_model(tmp_path: Path) -> None:
+    arguments = ("--models", "basic_cnn", "--batches", "3", "--rounds", "1", "--copy-mib", "1")
+    found, _ = run("kernels", tmp_path, *arguments)
+    kinds = {row["kind"]: row for row in found["kinds"]["basic_cnn"]}
+    conv = kinds["conv2d/16x1x28x28/4x1x3x3/16x4x26x26"]
+    assert conv["tasks"] == 4
+    flops = 2 * 9 * 16 * 4 * 26 * 26  # a multiplication and an addition for each tap of each output pixel
+    assert conv["gflop_per_s"] == pytest.approx(flops / conv["us"]["median"] / 1e3)
+    assert {kind.split("/")[0] for kind in kinds} >= {"gather", "max_pool2d_backward", "sgd_2d", "record"}
+    assert found["us_per_batch"]["basic_cnn"]["batch"]["median"] > 0
+
+
+def test_the_work_of_a_task_is_noted_under_its_kind_and_its_length_stays_unknown() -> None:
+    work = Work()
+    worker = starpu.Worker(0, "CPU 0", "cpu", 0, 0, "cpu")
+    shapes = {"x": (2, 3), "w": (5, 3), "y": (2, 5)}
+    assert math.isnan(work.length_s(worker, ops.LINEAR, shapes, {}))
+    assert work.by_key["linear/2x3/5x3/2x5"].flops == 2 * 2 * 3 * 5
+
+
+def test_training_without_pytorch_says_so_and_measures_the_rest(tmp_path: Path) -> None:
+    arguments = ("--models", "basic_cnn", "--batches", "32", "--images", "64", "--rounds", "1")
+    found, printed = run("training", tmp_path, *arguments, "--pytorch-python", str(tmp_path / "python"))
+    assert "no PyTorch here" in printed
+    assert found["pytorch"] is None
+    assert found["times_the_best_pytorch"] == {}
+    cells = found["images_per_s"]["basic_cnn, batch 32"]
+    assert "dahl, 1 workers" in cells
+    assert all(cell["median"] > 0 for cell in cells.values())
+
+
+def test_training_compares_what_the_other_interpreter_measures(tmp_path: Path) -> None:
+    """A stand-in for an interpreter with PyTorch, which answers 10 images/s to everything."""
+    stand_in = tmp_path / "python"
+    answer = json.dumps({"basic_cnn, batch 32; eager": 10.0, "basic_cnn, batch 32; channels_last": 5.0})
+    stand_in.write_text(f"#!/bin/sh\nif [ \"$1\" = -c ]; then echo 9.9; else echo '{answer}'; fi\n")
+    stand_in.chmod(0o755)
+    arguments = ("--models", "basic_cnn", "--batches", "32", "--images", "64", "--rounds", "1")
+    found, _ = run("training", tmp_path, *arguments, "--pytorch-python", str(stand_in))
+    cells = found["images_per_s"]["basic_cnn, batch 32"]
+    fastest = max(cell["median"] for who, cell in cells.items() if who.startswith("dahl"))
+    assert found["pytorch"] == "9.9"
+    assert found["times_the_best_pytorch"]["basic_cnn, batch 32"]["medians"] == pytest.approx(fastest / 10)
+
+
+def test_a_process_that_fails_ends_the_training_benchmark_with_its_last_words(tmp_path: Path) -> None:
+    _, printed = run("training", tmp_path, "--scheduler", "nobody", "--images", "64", "--rounds", "1", code=1)
+    assert "no scheduler 'nobody'" in printed
