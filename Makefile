@@ -3,19 +3,21 @@
 #   make test ARGS="tests/energy -x"
 MAKEFLAGS += --no-print-directory
 ARGS ?=
+# DAHL_VENV names a folder whose bin/ has Python with all packages (the Nix shell sets it); none is made then.
+VENV := $(or $(DAHL_VENV),.venv)
 
 .PHONY: run test check setup clean
 
 run: setup
-	@.venv/bin/python -m experiments.run scheduler=eager_energy $(ARGS)
+	@$(VENV)/bin/python -m experiments.run scheduler=eager_energy $(ARGS)
 
 test: setup
-	@.venv/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: setup
-	.venv/bin/ruff check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 setup:
 	@scripts/setup

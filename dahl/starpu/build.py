@@ -29,7 +29,7 @@ class BuildError(RuntimeError):
 
 def prefix_root() -> Path:
     """Return the folder that holds the prefixes: ``$STARPU_PREFIXES``, or ``.starpu`` beside the package."""
-    return Path(os.environ.get("STARPU_PREFIXES", HERE.parent.parent / ".starpu"))
+    return Path(os.environ.get("STARPU_PREFIXES") or HERE.parent.parent / ".starpu").absolute()
 
 
 def pkg_config_flags(prefix: Path, option: str) -> list[str]:

@@ -19,9 +19,13 @@ from getstarpu.process import GetStarpuError, Processes
 
 LIMITS = {"STARPU_MAXCPUS": 256, "STARPU_MAXCUDADEVS": 16}
 
-COMMON_OPTIONS = (
+LIMIT_OPTIONS = (
     f"--enable-maxcpus={LIMITS['STARPU_MAXCPUS']}",
     f"--enable-maxcudadev={LIMITS['STARPU_MAXCUDADEVS']}",
+)
+
+COMMON_OPTIONS = (
+    *LIMIT_OPTIONS,
     "--disable-build-doc",
     "--disable-build-examples",
     "--disable-build-tests",
@@ -44,6 +48,12 @@ VARIANT_OPTIONS = {
     # CUDA stays off until a variant of its own is built: found by chance, it would be half supported.
     "native": ("--enable-blocking-drivers", "--disable-cuda"),
     "simgrid": ("--enable-simgrid",),
+}
+
+# What StarPU's starpu_config.h says of a variant; None: not defined.
+MODE: dict[str, dict[str, str | None]] = {
+    "native": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None},
+    "simgrid": {"STARPU_SIMGRID": "1", "STARPU_NON_BLOCKING_DRIVERS": None},
 }
 
 # A copy can leave generated files older than what they come from; they are right as released.
@@ -91,6 +101,12 @@ class Stamp:
 def options_of(variant: str) -> tuple[str, ...]:
     """The options of `configure` for a variant, apart from the folders."""
     return (*COMMON_OPTIONS, *VARIANT_OPTIONS[variant])
+
+
+def definitions(header: Path) -> dict[str, str]:
+    """The names that a starpu_config.h defines with a value."""
+    text = header.read_text(encoding="utf-8")
+    return dict(re.findall(r"^#define (\w+) (\S+)$", text, re.MULTILINE))
 
 
 def system() -> str:
@@ -167,12 +183,9 @@ class Build:
         libraries = list(built.glob("lib/libstarpu-*.so"))
         if len(headers) != 1 or len(libraries) != 1:
             raise GetStarpuError(f"{self.variant}: installed without its library or headers", self.log)
-        text = headers[0].read_text(encoding="utf-8")
-        defined = dict(re.findall(r"^#define (\w+) (\S+)$", text, re.MULTILINE))
-        wanted: dict[str, str | None] = {name: str(value) for name, value in LIMITS.items()}
-        wanted["STARPU_SIMGRID"] = "1" if self.variant == "simgrid" else None
-        wanted["STARPU_NON_BLOCKING_DRIVERS"] = None
-        for name, value in wanted.items():
+        defined = definitions(headers[0])
+        limits = {name: str(value) for name, value in LIMITS.items()}
+        for name, value in {**limits, **MODE[self.variant]}.items():
             if defined.get(name) != value:
                 raise GetStarpuError(
                     f"the {self.variant} variant has {name} = {defined.get(name)}, expected {value}", self.log

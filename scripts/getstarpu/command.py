@@ -17,6 +17,7 @@ from types import FrameType
 
 from getstarpu.apt import Source
 from getstarpu.build import VARIANT_OPTIONS, Build, Stamp
+from getstarpu.given import given
 from getstarpu.process import GetStarpuError, Processes
 from getstarpu.source import distribution_source, named_source, unpack, version_of
 
@@ -26,7 +27,10 @@ below .starpu/ in the checkout. Does nothing for a variant that is there and cur
 """
 
 _EPILOG = """\
-The source is the folder or tarball that STARPU_SRC names, else the first source package of the distribution
+Where STARPU_PREFIXES names a folder with the entries native and simgrid, a StarPU that is there already, nothing is
+built: it is only checked that it is 1.4 or newer and configured as needed.
+
+Else the source is the folder or tarball that STARPU_SRC names, else the first source package of the distribution
 that is StarPU >= 1.4 (Debian: stable, testing, unstable; Ubuntu: the release's own suites, then devel).
 Logs: .cache/logs/get-starpu-*.log
 """
@@ -61,6 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
+        if os.environ.get("STARPU_PREFIXES"):
+            _take_given(Path(os.environ["STARPU_PREFIXES"]).absolute(), options)
+            return 0
         source = named_source(os.environ["STARPU_SRC"]) if os.environ.get("STARPU_SRC") else None
         missing = variants if options.force else _not_current(checkout, variants, source)
         if missing:
@@ -182,6 +189,23 @@ def _run_all(builds: Sequence[Build], processes: Processes) -> None:
                 processes.stop()
         for future in done:
             future.result()
+
+
+def _take_given(root: Path, options: argparse.Namespace) -> None:
+    """Check the StarPU that the environment provides; raises GetStarpuError where it will not do."""
+    if options.force or os.environ.get("STARPU_SRC"):
+        reason = "--force was given" if options.force else "STARPU_SRC is set"
+        raise GetStarpuError(
+            f"STARPU_PREFIXES is {str(root)!r}, so that nothing is built here, but {reason}: unset one of them"
+        )
+    variants = [options.variant] if options.variant else list(VARIANT_OPTIONS)
+    found = given(root, variants, all_of_them=options.variant is not None)
+    if not options.quiet:
+        for one in found:
+            print(f"StarPU {one.version:8} {one.variant:8} {one.prefix}  given by STARPU_PREFIXES")
+        for variant in variants:
+            if variant not in {one.variant for one in found}:
+                print(f"no {variant} in {root}")
 
 
 def _summarise(checkout: Checkout, variants: Sequence[str]) -> None:

@@ -12,6 +12,13 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run in a shell that provides StarPU and Python; the scripts under test must not see it."""
+    for name in ("STARPU_PREFIXES", "STARPU_SRC", "DAHL_VENV", "OPTIONAL_PACKAGES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def program(folder: Path, name: str, body: str) -> Path:
     """An executable shell script."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -272,3 +272,42 @@ def test_a_failure_of_get_starpu_ends_the_setup_with_its_message(machine: Machin
     failed = machine.setup()
     assert (failed.returncode, failed.stderr) == (1, "get-starpu: no\n")
     assert machine.calls() == []
+
+
+def test_a_given_starpu_needs_no_libraries_to_build_one(machine: Machine) -> None:
+    machine.user(1000)
+    machine.remove("libsimgrid-dev", "libhwloc-dev", "libboost-dev")
+    for tool in ("g++", "tar", "xz"):
+        (machine.bin / tool).unlink()
+    done = machine.setup(STARPU_PREFIXES="/given")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.calls() == [STARPU, "venv python3", PIP, BINDINGS]
+
+
+def test_a_given_python_is_taken_as_it_is_and_nothing_is_installed(machine: Machine, tmp_path: Path) -> None:
+    machine.remove("dataset-fashion-mnist", "libsimgrid-dev")
+    program(tmp_path / "given" / "bin", "python", _PYTHON.replace("@VERSION@", "3.13"))
+    done = machine.setup(STARPU_PREFIXES="/given", DAHL_VENV=str(tmp_path / "given"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert machine.calls() == [STARPU, BINDINGS]
+    assert not (machine.checkout / ".venv").exists()
+
+
+def test_a_given_python_that_is_not_there_is_named(machine: Machine, tmp_path: Path) -> None:
+    failed = machine.setup(DAHL_VENV=str(tmp_path))
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        f"setup: DAHL_VENV is {tmp_path}, which has no bin/python; unset it to make .venv here\n"
+    )
+    assert machine.calls() == []
+
+
+def test_more_optional_packages_can_be_asked_for(machine: Machine) -> None:
+    (machine.home / "unknown" / "no-such").touch()
+    done = machine.setup(OPTIONAL_PACKAGES="nix-bin no-such")
+    assert done.returncode == 0
+    assert "no-such is not to be had here; what needs it is skipped" in done.stdout
+    calls = machine.calls()
+    assert "apt-get install --yes --no-install-recommends nix-bin" in calls
+    assert machine.setup(OPTIONAL_PACKAGES="nix-bin no-such").returncode == 0
+    assert machine.calls() == [STARPU, BINDINGS]
