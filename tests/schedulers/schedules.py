@@ -41,7 +41,9 @@ class Node:
     def platform(self) -> starpu.Platform:
         """The machine as StarPU sees it."""
         gpus = tuple(starpu.Gpu(worker_class=name, memory_bytes=1 << 34, link=LINK) for name in self.gpus)
-        return starpu.Platform(name=self.name, cpu_classes=(*self.cores, *("driver" for _ in gpus)), gpus=gpus)
+        return starpu.Platform(
+            name=self.name, cpu_classes=(*self.cores, *("driver" for _ in gpus)), gpus=gpus
+        )
 
     def watts_of(self, workers: Sequence[starpu.Worker]) -> starpu.MachineWatts:
         """Watts of these workers."""
