@@ -51,8 +51,8 @@ class PowerCap(PullPolicy):
         power_w + busy_w - idle_w <= cap_w
 
     ``power_w`` is ``modelled_w``, what the running tasks should draw, plus a correction while the last reading is no
-    older than ``max_age_s``. Each new reading moves the correction by ``gain`` of the gap left between it and the model's
-    mean since the reading before: an integral controller, at rest where the model agrees with the meter.
+    older than ``max_age_s``. Each new reading moves the correction by ``gain`` of the gap left between it and the
+    model's mean since the reading before: an integral controller, at rest where the model agrees with the meter.
     So a task that was let in after the last reading counts at once, and one that has ended no longer.
 
     The oldest task that may run goes first. Where the idle workers that can run it do not all fit under the cap, it is

@@ -10,7 +10,7 @@ from tests.schedulers.trained_weights import trained_sha256
 
 NODE = Node("pair", ("big", "little", "little"), {"big": (2.0, 32.0), "little": (1.0, 5.0)})
 A = {"big": (10e-3, 0.30), "little": (25e-3, 0.10)}
-B = {"big": (4e-3, 0.12), "little": (20e-3, 0.08)}
+B = {"big": (4e-3, 0.12), "little": (20e-3, 0.09)}
 JOBS = [*[Job(A)] * 6, Job(B, after=(0, 2)), Job(A, after=(6,))]
 
 
@@ -25,7 +25,8 @@ def test_it_takes_the_least_product_of_added_joules_and_delay() -> None:
     4  horizon 25: big D 30, E .30 + .070, P 11.1; little D 50, as before,    P 22.5      big0    20-30
     5  horizon 30: big D 40, E .30 + .140, P 17.6; little D 50, E .10 + .280, P 19.0      big0    30-40
     6  follows 0 and 2, ready at 25: big has 15 ms left (the horizon), the littles are free:
-                   big D 19, E .12 + .056, P 3.34; little D 20, E .08 + .070, P  3.0      little0 25-45
+                   big D 19, E .12 + .056, P 3.34; little D 20, E .09 + .070, P  3.2      little0 25-45
+                   (If idle watts were charged for the whole delay, big: 7.33 against 7.4.)
     7  follows 6, ready at 45, all are free: as task 0                                    big0    45-55
     """
     outcome = simulate(Edp(), NODE, JOBS)

@@ -72,6 +72,15 @@ def test_it_places_as_starpu_dmda_does_at_any_price_of_a_joule() -> None:
     assert len(placed) == 3, "the price changed nothing, so this compares little"
 
 
+@pytest.mark.parametrize(
+    ("alpha", "beta", "worker"), [(1.0, 2.0, "card0"), (1.0, 10.0, "core0"), (0.0, 2.0, "core0")]
+)
+def test_alpha_weighs_lateness_and_beta_transfers(alpha: float, beta: float, worker: str) -> None:
+    """Task 0 above: 31.2 + 2 beta on the card, 33.6 + 14 alpha on a core."""
+    policy = GammaMct(alpha=alpha, beta=beta, gamma_s_per_j=0.06)
+    assert simulate(policy, NODE, JOBS[:1], floats=FLOATS).placed == [worker]
+
+
 def test_it_trains_to_the_weights_of_eager() -> None:
     assert trained_sha256(GammaMct()) == trained_sha256("eager")
 

@@ -8,8 +8,11 @@ import random
 import numpy as np
 import pytest
 
-from schedulers import PowerCap
+from dahl import starpu
+from schedulers import CompiledPolicy, PowerCap, power_cap
 from schedulers.views import READY, SYSTEM, WORKER
+from tests.dahl.starpu_kernels import SPIN
+from tests.dahl.trainers import machine_watts
 from tests.schedulers.schedules import Job, Node, simulate
 from tests.schedulers.trained_weights import trained_sha256
 
@@ -163,6 +166,18 @@ def test_a_reading_is_compared_with_the_mean_of_the_model_since_the_last_one() -
     ready, workers, system = state(now_s=1.1, modelled_w=100.0, measured_w=102.5)
     assert policy.pick(0, ready, workers, system, memory) == 0
     assert workers.score[0, 0] == pytest.approx(110.0)
+
+
+def test_the_model_is_told_when_the_last_task_has_ended() -> None:
+    """Nobody asks after it: the hook tells that the machine draws 10 W and 1 W for its idle worker again."""
+    runtime = starpu.Runtime(cpu_workers=1, scheduler=CompiledPolicy(PowerCap()), watts=machine_watts)
+    with runtime:
+        spin = runtime.codelet("spin", SPIN, model="costs")
+        handle = runtime.register(np.ones(1, np.float32))
+        args = SPIN.pack([(1,)], {"loops": 1000})
+        runtime.submit(spin, [handle], args, costs=starpu.Costs([1e-3], [7e-3]))
+    assert runtime._installed is not None
+    assert runtime._installed.memory[power_cap._MODELLED_W] == 11.0
 
 
 def test_it_trains_to_the_weights_of_eager() -> None:
