@@ -8,17 +8,16 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from schedulers.base import PullPolicy
-from schedulers.bounds import area_bound, fewest_watts
+from schedulers.bounds import fewest_watts, least_makespan_s
 from schedulers.kinds import MAX_WORKERS, add_kind, costs_by_class, find_kind
 
 START_S, WORK_S, TAKEN_S, PACE, PROBING = range(5)
-"""In memory: the epoch's start, its work, what was taken of it, the share of it to be done each second, the probe."""
-NOT_YET = -1.0
+"""In memory: when the first task was taken, the epoch's work, what was taken of it, its share due each second, the probe."""
 ACTIVE = 8
 """memory[ACTIVE + worker] is 1 where the worker is active."""
 TABLE = ACTIVE + MAX_WORKERS
 WIDTH = 1
-"""Of each kind: the seconds of work that one task stands for."""
+"""Of each kind: the work of one task, that is its seconds on its fastest class."""
 
 
 @final
@@ -32,8 +31,9 @@ class Park(PullPolicy):
         min sum_r busy_w_r a_r   so that the tasks' area fits:  sum_k d_kr n_kr <= a_r * max_slowdown * T_all
 
     with T_all the least makespan of all workers. In a class the workers of the lowest ids are active, which take the
-    oldest ready task. Where the epoch is behind, that is where the share of its work that was taken is less than the
-    share of the deadline that has passed, every worker is awake until it has caught up. Task graphs are slower than
+    oldest ready task. Where the epoch is behind, that is where the share of its work that was taken (a task counts as
+    long as it takes on its fastest class) is less than the share of the deadline that has passed, every worker is awake
+    until it has caught up. Task graphs are slower than
     their area, so the first ``probe_share`` of the work runs on every worker, and its pace is that of T_all from then
     on. Kinds that are not in the plan are for every worker.
     Sources: Hoffmann, HotPower 2013 (racing and pacing to idle); Kim et al., CPSNA 2015.
@@ -58,25 +58,22 @@ class Park(PullPolicy):
             return
         lengths, _, units, first = costs_by_class("park", kinds, workers)
         counts, busy_w = kinds["count"].astype(float), workers[0]["busy_w"][first]
-        everyone = area_bound(counts, lengths, np.zeros_like(lengths), units, static_w=1.0)
-        deadline_s = self.max_slowdown * everyone.makespan_s
+        deadline_s = self.max_slowdown * least_makespan_s(counts, lengths, units)
         chosen = fewest_watts(counts, lengths, units, busy_w, deadline_s=deadline_s)
-        work_s = np.nansum(lengths * everyone.tasks, axis=1)
+        work_s = np.nanmin(lengths, axis=1)
         memory[TABLE:] = 0.0
         for kind, of_kind_s in zip(kinds, work_s, strict=True):
             row = add_kind(memory, TABLE, WIDTH, kind["codelet"], kind["footprint"])
-            memory[row] = of_kind_s / kind["count"]
+            memory[row] = of_kind_s
         for c, active in enumerate(chosen.active):
             for rank, worker in enumerate(np.flatnonzero(workers[0]["worker_class"] == c)):
                 memory[ACTIVE + worker] = float(rank < active)
-        memory[START_S], memory[WORK_S], memory[TAKEN_S] = NOT_YET, work_s.sum(), 0.0
+        memory[WORK_S], memory[TAKEN_S] = work_s @ counts, 0.0
         memory[PACE], memory[PROBING] = 1 / deadline_s, float(self.probe_share > 0)
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
         """Return the oldest row, or -1 for a parked worker while the epoch keeps its pace."""
-        if memory[START_S] == NOT_YET:
-            memory[START_S] = system.now_s
-        elapsed_s = system.now_s - memory[START_S]
+        elapsed_s = system.now_s - memory[START_S] if memory[TAKEN_S] > 0 else 0.0
         share = memory[TAKEN_S] / memory[WORK_S] if memory[WORK_S] > 0 else 1.0
         if memory[PROBING] and share >= self.probe_share and elapsed_s > 0:
             memory[PROBING] = 0.0
@@ -90,5 +87,7 @@ class Park(PullPolicy):
             if chosen < 0 or ready[row].sequence < ready[chosen].sequence:
                 chosen, planned = row, kind
         if planned >= 0:
+            if memory[TAKEN_S] == 0:
+                memory[START_S] = system.now_s
             memory[TAKEN_S] += memory[planned]
         return chosen
