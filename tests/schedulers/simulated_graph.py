@@ -63,6 +63,11 @@ class Schedule:
     start_ms: list[float] = field(default_factory=list)
     end_ms: list[float] = field(default_factory=list)
 
+    @property
+    def classes(self) -> list[str]:
+        """The worker class of each task: which of several idle workers of a class is asked first is StarPU's affair."""
+        return [worker.rstrip("0123456789") for worker in self.workers]
+
 
 def names_of(workers: Sequence[starpu.Worker]) -> list[str]:
     """``core0, core1, gpu0``: the class, and the number in it."""
@@ -108,7 +113,12 @@ def run_graph(runtime: starpu.Runtime, work: Work) -> dict[str, Any]:
 
 
 def schedule(
-    policy: PlacementPolicy | PullPolicy | str, node: SmallNode, work: Work, home: Path, *, compiled: bool = True
+    policy: PlacementPolicy | PullPolicy | str,
+    node: SmallNode,
+    work: Work,
+    home: Path,
+    *,
+    compiled: bool = True,
 ) -> Schedule:
     """Simulate and return where and when each task ran."""
     given = base64.b64encode(pickle.dumps((policy, node, work, str(home), compiled))).decode()
