@@ -1,4 +1,4 @@
-"""Loading one of the compiled extensions: ``native`` or ``simgrid``, one per process."""
+"""Loading one of the compiled extensions: ``native``, ``simgrid`` or ``polling``, one per process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def load(variant: str) -> ModuleType:
         try:
             _loaded[variant] = importlib.import_module(f"dahl.starpu._{variant}")
         except ImportError as error:
-            raise VariantError(
-                f"the {variant} bindings cannot be loaded ({error}); build them with `make setup`"
-            ) from error
+            way = "make setup"
+            if variant == "polling":
+                way = "scripts/get-starpu --variant polling && python -m dahl.starpu.build --variant polling"
+            raise VariantError(f"the {variant} bindings cannot be loaded ({error}); build them with `{way}`") from error
     return _loaded[variant]
 
 

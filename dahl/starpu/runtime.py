@@ -54,6 +54,7 @@ class Runtime:
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
+        polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
     ``with Runtime(...) as runtime`` does so natively, for interactive use.
@@ -69,9 +70,11 @@ class Runtime:
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
+        polling: bool = False,
     ) -> None:
         self.platform, self.simulated = platform, platform is not None
-        module = binding.load("simgrid" if self.simulated else "native")
+        self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
+        module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
         self.workers: tuple[Worker, ...] = ()
         self.codelets: list[Codelet] = []
@@ -288,7 +291,7 @@ class Runtime:
             where = f"platform {self.platform.name}" if self.platform else "this machine"
             raise BadArgumentError(f"cpu_workers={self._cpu_workers}, but {where} has {available} CPU cores")
         if isinstance(self._scheduler, str):
-            known = binding.schedulers("simgrid" if self.simulated else "native")
+            known = binding.schedulers(self.variant)
             if self._scheduler not in known:
                 raise UnknownSchedulerError(
                     f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}"

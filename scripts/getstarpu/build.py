@@ -44,7 +44,20 @@ VARIANT_OPTIONS = {
     # CUDA stays off until a variant of its own is built: found by chance, it would be half supported.
     "native": ("--enable-blocking-drivers", "--disable-cuda"),
     "simgrid": ("--enable-simgrid",),
+    # Idle workers poll, as in StarPU's own default build: for comparisons.
+    "polling": ("--disable-cuda",),
+    # Every access to memory is watched for data races: for the tests of the C layer.
+    "tsan": (
+        "--enable-blocking-drivers",
+        "--disable-cuda",
+        "CC=gcc -fsanitize=thread",
+        "CXX=g++ -fsanitize=thread",
+        "CFLAGS=-O1 -g",
+        "CXXFLAGS=-O1 -g",
+    ),
 }
+DEFAULT_VARIANTS = ("native", "simgrid")
+"""The others are built where they are asked for by name."""
 
 # A copy can leave generated files older than what they come from; they are right as released.
 _NO_AUTOTOOLS = ("ACLOCAL=:", "AUTOCONF=:", "AUTOHEADER=:", "AUTOMAKE=:", "MAKEINFO=:")
@@ -171,13 +184,15 @@ class Build:
         defined = dict(re.findall(r"^#define (\w+) (\S+)$", text, re.MULTILINE))
         wanted: dict[str, str | None] = {name: str(value) for name, value in LIMITS.items()}
         wanted["STARPU_SIMGRID"] = "1" if self.variant == "simgrid" else None
-        wanted["STARPU_NON_BLOCKING_DRIVERS"] = None
+        wanted["STARPU_NON_BLOCKING_DRIVERS"] = "1" if self.variant == "polling" else None
         for name, value in wanted.items():
             if defined.get(name) != value:
                 raise GetStarpuError(
                     f"the {self.variant} variant has {name} = {defined.get(name)}, expected {value}", self.log
                 )
-        if self.processes.run([sys.executable, "-c", _LOAD, libraries[0], self.version], self.log) != 0:
+        # Only a program that was itself built with ThreadSanitizer can load such a library.
+        load = [sys.executable, "-c", _LOAD, libraries[0], self.version]
+        if self.variant != "tsan" and self.processes.run(load, self.log) != 0:
             raise GetStarpuError(f"the {self.variant} variant cannot be loaded", self.log)
 
 
