@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -26,11 +27,22 @@ def load(variant: str) -> ModuleType:
         try:
             _loaded[variant] = importlib.import_module(f"dahl.starpu._{variant}")
         except ImportError as error:
-            way = "make setup"
-            if variant == "polling":
-                way = "scripts/get-starpu --variant polling && python -m dahl.starpu.build --variant polling"
-            raise VariantError(f"the {variant} bindings cannot be loaded ({error}); build them with `{way}`") from error
+            raise VariantError(
+                f"the {variant} bindings cannot be loaded ({error}); build them with `{way_to_build(variant)}`"
+            ) from error
     return _loaded[variant]
+
+
+def is_built(variant: str) -> bool:
+    """Tell whether the variant's extension is there."""
+    return importlib.util.find_spec(f"dahl.starpu._{variant}") is not None
+
+
+def way_to_build(variant: str) -> str:
+    """Return the command that builds a variant."""
+    if variant == "polling":
+        return "scripts/get-starpu --variant polling && python -m dahl.starpu.build --variant polling"
+    return "make setup"
 
 
 def loaded() -> Any:
