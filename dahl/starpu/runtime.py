@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dahl.starpu import binding
 from dahl.starpu.data import DataHandle
 from dahl.starpu.errors import (
-    ERRORS,
     AlreadyRunningError,
     BadArgumentError,
-    CostUnknownError,
-    KernelError,
     NoWorkerError,
-    PolicyAnswerError,
-    PolicyRaisedError,
-    PolicyStarvedError,
     StarPUError,
     UnknownSchedulerError,
     check,
+    failure_error,
 )
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
-from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
+from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
 from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
-from dahl.starpu.trace import TRACE
+from dahl.starpu.trace import DECISION, TRACE
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
@@ -54,10 +49,13 @@ class Runtime:
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
+        explain: whether a compiled policy's decisions are kept for ``take_decisions``.
+        replayed_watts: pairs of second and watts that a compiled policy sees as live watts instead of a counter's.
         polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
     ``with Runtime(...) as runtime`` does so natively, for interactive use.
+    While StarPU runs, the BLAS libraries that are loaded use one thread.
     """
 
     def __init__(
@@ -70,8 +68,11 @@ class Runtime:
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
+        explain: bool = False,
+        replayed_watts: Sequence[tuple[float, float]] = (),
         polling: bool = False,
     ) -> None:
+        self._explain, self._replayed_watts = explain, replayed_watts
         self.platform, self.simulated = platform, platform is not None
         self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
         module = binding.load(self.variant)
@@ -219,11 +220,6 @@ class Runtime:
         """Return StarPU's own account of a simulation's joules (starpu_energy_used); NaN natively."""
         return float(self.lib.dahl_energy_used_j())
 
-    def clock_offset_ns(self) -> int:
-        """Return what to add to StarPU's clock, in ns, to get ``time.monotonic_ns``. Natively only."""
-        before, now_s, after = time.monotonic_ns(), self.now_s(), time.monotonic_ns()
-        return (before + after) // 2 - round(now_s * 1e9)
-
     def take_trace(self) -> np.ndarray:
         """Return the records of the tasks that ended since the last call, ordered by their end, and forget them.
 
@@ -233,6 +229,27 @@ class Runtime:
         pointer = self.ffi.cast("dahl_trace_record *", records.ctypes.data)
         check(self.lib.dahl_trace_take(pointer, records.size), "taking the trace")
         return records[np.argsort(records["end_s"], kind="stable")]
+
+    def take_decisions(self) -> np.ndarray:
+        """Return a policy's decisions since the last call, a record per candidate, and forget them.
+
+        Raises TasksPendingError while tasks are left.
+        """
+        records = np.empty(self.lib.dahl_decision_count(), DECISION)
+        pointer = self.ffi.cast("dahl_decision *", records.ctypes.data)
+        check(self.lib.dahl_decision_take(pointer, records.size), "taking the decisions")
+        return records
+
+    def plan(self, graphs: Sequence[tuple[TaskGraph, int]]) -> None:
+        """Let a compiled policy plan for these graphs, each to be submitted so many times."""
+        if self._installed is None:
+            return
+        self._installed.plan(task_kinds(graphs, self.workers), self.workers)
+
+    def publish_watts(self, watts: float) -> None:
+        """Tell a compiled policy the live watts of the machine, as just read."""
+        if self._installed is not None:
+            self._installed.publish_watts(self.now_s(), watts)
 
     def pause(self) -> None:
         """Put every worker to sleep (starpu_pause)."""
@@ -262,24 +279,14 @@ class Runtime:
         """Raise the error of a failed task, with the exception of its kernel or policy as the cause."""
         failure = self.ffi.new("dahl_failure *")
         self.lib.dahl_failure_get(failure)
-        error = ERRORS.get(status, StarPUError)
         cause = self._raised[0] if self._raised else None
-        codelet = self.codelets[failure.codelet].name if 0 <= failure.codelet < len(self.codelets) else "?"
-        policy = self.scheduler_name
-        about = f"task {failure.task} ({codelet})"
-        because = f": {type(cause).__name__}: {cause}" if cause else ""
-        messages: dict[type[StarPUError], str] = {
-            KernelError: f"{about} failed on worker {failure.worker}{because}",
-            PolicyRaisedError: f"policy {policy} raised at {about}{because}",
-            PolicyAnswerError: f"policy {policy} answered {failure.answer} for {about}, "
-            f"which is none of the workers or rows that can take it",
-            PolicyStarvedError: f"policy {policy} left every worker idle while {about} waited",
-            CostUnknownError: f"policy {policy} needs expected times and energies, and those of {about} are unknown; "
-            "measure them first",
-        }
-        if error not in messages:
-            check(status, "submitting or waiting")
-        raise error(messages[error]) from cause
+        if cause is None and not isinstance(self._scheduler, str):
+            cause = self._scheduler.raised()
+        known = 0 <= failure.codelet < len(self.codelets)
+        task = f"task {failure.task} ({self.codelets[failure.codelet].name if known else '?'})"
+        raise failure_error(
+            status, task, self.scheduler_name, failure.worker, failure.answer, cause
+        ) from cause
 
     # ---- inside ----
 
@@ -328,7 +335,13 @@ class Runtime:
             self._name = self.ffi.new("char[]", self._scheduler.encode())
             config.scheduler = self._name
         else:
-            self._installed = InstalledPolicy(self.ffi, self._scheduler, WORKER_CAPACITY)
+            self._installed = InstalledPolicy(
+                self.ffi,
+                self._scheduler,
+                WORKER_CAPACITY,
+                explain=self._explain,
+                replayed_watts=self._replayed_watts,
+            )
             config.policy = self._installed.struct
             config.npower = WORKER_CAPACITY
         return config
@@ -338,6 +351,8 @@ class Runtime:
         self._kept: dict[int, Any] = {}
         self._raised.clear()
         self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        # Workers are the parallelism; threads of BLAS's own would fight them for the cores, and change the bits.
+        self._blas = threadpool_limits(limits=1, user_api="blas")
         try:
             status = self.lib.dahl_init(self._config())
             if status == AlreadyRunningError.status:
@@ -348,7 +363,7 @@ class Runtime:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
         except BaseException:
-            sys.unraisablehook = self._previous_hook
+            self._restore()
             raise
         self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
         if self._installed:
@@ -362,8 +377,12 @@ class Runtime:
                 handle.unregister()
             check(self.lib.dahl_shutdown(), "shutting StarPU down")
         finally:
-            sys.unraisablehook = self._previous_hook
+            self._restore()
             self.workers = ()
+
+    def _restore(self) -> None:
+        sys.unraisablehook = self._previous_hook
+        self._blas.restore_original_limits()
 
     def _worker(self, number: int) -> Worker:
         info = self.ffi.new("dahl_worker *")
