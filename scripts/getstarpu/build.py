@@ -50,10 +50,9 @@ VARIANT_OPTIONS = {
     "tsan": (
         "--enable-blocking-drivers",
         "--disable-cuda",
-        "CC=gcc -fsanitize=thread",
-        "CXX=g++ -fsanitize=thread",
-        "CFLAGS=-O1 -g",
-        "CXXFLAGS=-O1 -g",
+        "CFLAGS=-O1 -g -fsanitize=thread",
+        "CXXFLAGS=-O1 -g -fsanitize=thread",
+        "LDFLAGS=-fsanitize=thread",
     ),
 }
 DEFAULT_VARIANTS = ("native", "simgrid")
