@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=measuring.positive, nargs="+", default=sorted({1, min(2, measuring.cores())})
     )
+    parser.add_argument("--schedulers", nargs="+", default=SCHEDULERS, choices=SCHEDULERS)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     return parser
 
@@ -119,7 +120,7 @@ def main() -> int:
             build, scheduler, workers, chosen.seconds
         )
         for build in builds
-        for scheduler in SCHEDULERS
+        for scheduler in chosen.schedulers
         for workers in chosen.workers
     }
     _case("native", "EagerEnergy", 1, 0.0)()  # compiles the policy

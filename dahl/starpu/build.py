@@ -127,7 +127,10 @@ def main() -> int:
     """Compile what can be compiled; fail where no StarPU is found."""
     parser = argparse.ArgumentParser(description="Compile the StarPU bindings.")
     parser.add_argument(
-        "--variant", choices=VARIANTS, action="append", help="default: native and simgrid, where there is a prefix"
+        "--variant",
+        choices=VARIANTS,
+        action="append",
+        help="default: native and simgrid, where there is a prefix",
     )
     parser.add_argument("--json", type=Path, help="write what was built to this file")
     options = parser.parse_args()

@@ -50,7 +50,7 @@ VARIANT_OPTIONS = {
     "tsan": (
         "--enable-blocking-drivers",
         "--disable-cuda",
-        "CFLAGS=-O1 -g -fsanitize=thread",
+        "CFLAGS=-O1 -g -fsanitize=thread -DSTARPU_SANITIZE_THREAD",
         "CXXFLAGS=-O1 -g -fsanitize=thread",
         "LDFLAGS=-fsanitize=thread",
     ),
@@ -190,7 +190,7 @@ class Build:
                     f"the {self.variant} variant has {name} = {defined.get(name)}, expected {value}", self.log
                 )
         # Only a program that was itself built with ThreadSanitizer can load such a library.
-        load = [sys.executable, "-c", _LOAD, libraries[0], self.version]
+        load: list[str | Path] = [sys.executable, "-c", _LOAD, libraries[0], self.version]
         if self.variant != "tsan" and self.processes.run(load, self.log) != 0:
             raise GetStarpuError(f"the {self.variant} variant cannot be loaded", self.log)
 
