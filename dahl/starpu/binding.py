@@ -1,8 +1,9 @@
-"""Loading one of the compiled extensions: ``native`` or ``simgrid``, one per process."""
+"""Loading one of the compiled extensions: ``native``, ``simgrid`` or ``polling``, one per process."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -27,9 +28,21 @@ def load(variant: str) -> ModuleType:
             _loaded[variant] = importlib.import_module(f"dahl.starpu._{variant}")
         except ImportError as error:
             raise VariantError(
-                f"the {variant} bindings cannot be loaded ({error}); build them with `make setup`"
+                f"the {variant} bindings cannot be loaded ({error}); build them with `{way_to_build(variant)}`"
             ) from error
     return _loaded[variant]
+
+
+def is_built(variant: str) -> bool:
+    """Tell whether the variant's extension is there."""
+    return importlib.util.find_spec(f"dahl.starpu._{variant}") is not None
+
+
+def way_to_build(variant: str) -> str:
+    """Return the command that builds a variant."""
+    if variant == "polling":
+        return "scripts/get-starpu --variant polling && python -m dahl.starpu.build --variant polling"
+    return "make setup"
 
 
 def loaded() -> Any:

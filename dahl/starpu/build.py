@@ -19,8 +19,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
-VARIANTS = ("native", "simgrid")
-C_FILES = ("runtime.c", "tasks.c", "policy.c", "placement.c", "pull.c", "watch.c")
+VARIANTS = ("native", "simgrid", "polling")
+DEFAULT_VARIANTS = ("native", "simgrid")
+C_FILES = ("runtime.c", "idle.c", "tasks.c", "policy.c", "placement.c", "pull.c", "watch.c")
 
 
 class BuildError(RuntimeError):
@@ -126,7 +127,10 @@ def main() -> int:
     """Compile what can be compiled; fail where no StarPU is found."""
     parser = argparse.ArgumentParser(description="Compile the StarPU bindings.")
     parser.add_argument(
-        "--variant", choices=VARIANTS, action="append", help="default: every variant with a prefix"
+        "--variant",
+        choices=VARIANTS,
+        action="append",
+        help="default: native and simgrid, where there is a prefix",
     )
     parser.add_argument("--json", type=Path, help="write what was built to this file")
     options = parser.parse_args()
@@ -134,7 +138,7 @@ def main() -> int:
         print("cffi is not installed: run `make setup`", file=sys.stderr)
         return 1
     try:
-        built = build(options.variant or list(VARIANTS))
+        built = build(options.variant or list(DEFAULT_VARIANTS))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

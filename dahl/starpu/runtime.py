@@ -51,6 +51,7 @@ class Runtime:
         watts: tells, once the workers are known, the watts that a policy sees.
         explain: whether a compiled policy's decisions are kept for ``take_decisions``.
         replayed_watts: pairs of second and watts that a compiled policy sees as live watts instead of a counter's.
+        polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
     ``with Runtime(...) as runtime`` does so natively, for interactive use.
@@ -69,10 +70,12 @@ class Runtime:
         watts: WattsOf | None = None,
         explain: bool = False,
         replayed_watts: Sequence[tuple[float, float]] = (),
+        polling: bool = False,
     ) -> None:
         self._explain, self._replayed_watts = explain, replayed_watts
         self.platform, self.simulated = platform, platform is not None
-        module = binding.load("simgrid" if self.simulated else "native")
+        self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
+        module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
         self.workers: tuple[Worker, ...] = ()
         self.codelets: list[Codelet] = []
@@ -295,7 +298,7 @@ class Runtime:
             where = f"platform {self.platform.name}" if self.platform else "this machine"
             raise BadArgumentError(f"cpu_workers={self._cpu_workers}, but {where} has {available} CPU cores")
         if isinstance(self._scheduler, str):
-            known = binding.schedulers("simgrid" if self.simulated else "native")
+            known = binding.schedulers(self.variant)
             if self._scheduler not in known:
                 raise UnknownSchedulerError(
                     f"no scheduler {self._scheduler!r}; StarPU has {', '.join(sorted(known))}"

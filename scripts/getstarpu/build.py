@@ -48,12 +48,26 @@ VARIANT_OPTIONS = {
     # CUDA stays off until a variant of its own is built: found by chance, it would be half supported.
     "native": ("--enable-blocking-drivers", "--disable-cuda"),
     "simgrid": ("--enable-simgrid",),
+    # Idle workers poll, as in StarPU's own default build: for comparisons.
+    "polling": ("--disable-cuda",),
+    # Every access to memory is watched for data races: for the tests of the C layer.
+    "tsan": (
+        "--enable-blocking-drivers",
+        "--disable-cuda",
+        "CFLAGS=-O1 -g -fsanitize=thread -DSTARPU_SANITIZE_THREAD",
+        "CXXFLAGS=-O1 -g -fsanitize=thread",
+        "LDFLAGS=-fsanitize=thread",
+    ),
 }
+DEFAULT_VARIANTS = ("native", "simgrid")
+"""The others are built where they are asked for by name."""
 
 # What StarPU's starpu_config.h says of a variant; None: not defined.
 MODE: dict[str, dict[str, str | None]] = {
     "native": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None},
     "simgrid": {"STARPU_SIMGRID": "1", "STARPU_NON_BLOCKING_DRIVERS": None},
+    "polling": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": "1"},
+    "tsan": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None},
 }
 
 # A copy can leave generated files older than what they come from; they are right as released.
@@ -190,7 +204,9 @@ class Build:
                 raise GetStarpuError(
                     f"the {self.variant} variant has {name} = {defined.get(name)}, expected {value}", self.log
                 )
-        if self.processes.run([sys.executable, "-c", _LOAD, libraries[0], self.version], self.log) != 0:
+        # Only a program that was itself built with ThreadSanitizer can load such a library.
+        load: list[str | Path] = [sys.executable, "-c", _LOAD, libraries[0], self.version]
+        if self.variant != "tsan" and self.processes.run(load, self.log) != 0:
             raise GetStarpuError(f"the {self.variant} variant cannot be loaded", self.log)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from getstarpu.apt import Source
-from getstarpu.build import VARIANT_OPTIONS, Build, Stamp
+from getstarpu.build import DEFAULT_VARIANTS, VARIANT_OPTIONS, Build, Stamp
 from getstarpu.given import given
 from getstarpu.process import GetStarpuError, Processes
 from getstarpu.source import distribution_source, named_source, unpack, version_of
@@ -24,6 +24,7 @@ from getstarpu.source import distribution_source, named_source, unpack, version_
 _DESCRIPTION = """\
 Build StarPU >= 1.4 from source: `native`, to run, and `simgrid`, to simulate, each into a prefix of its own
 below .starpu/ in the checkout. Does nothing for a variant that is there and current.
+By name only: `polling`, whose idle workers poll, and `tsan`, which looks for data races.
 """
 
 _EPILOG = """\
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     root = Path(__file__).resolve().parents[2]
     checkout = Checkout(root)
-    variants = [options.variant] if options.variant else list(VARIANT_OPTIONS)
+    variants = [options.variant] if options.variant else list(DEFAULT_VARIANTS)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
@@ -198,7 +199,7 @@ def _take_given(root: Path, options: argparse.Namespace) -> None:
         raise GetStarpuError(
             f"STARPU_PREFIXES is {str(root)!r}, so that nothing is built here, but {reason}: unset one of them"
         )
-    variants = [options.variant] if options.variant else list(VARIANT_OPTIONS)
+    variants = [options.variant] if options.variant else list(DEFAULT_VARIANTS)
     found = given(root, variants, all_of_them=options.variant is not None)
     if not options.quiet:
         for one in found:

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+import schedulers
+from benchmarks import policy_overhead
 from benchmarks.kernels import Work
 from dahl import ops, starpu
 
 ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "scheduler"
 
 
 def run(name: str, folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
@@ -37,6 +40,52 @@ def test_submission_measures_every_form_under_every_scheduler(tmp_path: Path) ->
     for form, holds in found["target_holds"].items():
         assert holds is all(forms[form]["median"] <= 6 for forms in found["us_per_task"].values())
     assert "at most 6 us" in printed
+
+
+def test_idle_measures_awake_and_paused_workers_of_each_build(tmp_path: Path) -> None:
+    arguments = (
+        "--seconds",
+        "0.1",
+        "--rounds",
+        "1",
+        "--workers",
+        "1",
+        "--schedulers",
+        "eager",
+        "EagerEnergy",
+    )
+    found, printed = run("idle", tmp_path, *arguments)
+    assert {case.split(", ")[1] for case in found["idle"]} == {"eager", "EagerEnergy"}
+    for case, figures in found["idle"].items():
+        assert set(figures) == {"awake", "paused", "trip_us", "rested_trip_us"}
+        assert figures["trip_us"]["median"] > 0
+        if case.startswith("polling"):
+            assert figures["awake"]["median"] > figures["paused"]["median"]
+    assert ("no polling build" in printed) == (not any(case.startswith("polling") for case in found["idle"]))
+
+
+def test_policy_overhead_knows_every_policy_that_has_a_configuration() -> None:
+    configured = {path.stem.replace("_", "") for path in CONFIGS.glob("*.yaml")}
+    ours = {name.lower() for name in policy_overhead.policies()}
+    assert "eagerenergy" in ours
+    assert ours <= configured
+    exported = {name.lower() for name in schedulers.__all__}
+    assert ours == configured & exported
+
+
+def test_policy_overhead_measures_policies_compiled_and_interpreted(tmp_path: Path) -> None:
+    sizes = ("--tasks", "150", "--simulated-tasks", "100", "--rounds", "1", "--workers", "1")
+    which = ("--policies", "EagerEnergy", "--places", "native", "simulated")
+    found, printed = run("policy_overhead", tmp_path, *sizes, *which)
+    expected = {"eager", "lws", "dmda", "EagerEnergy, compiled", "EagerEnergy, interpreted"}
+    forms = {f"{place}, {form}" for place in ("native", "simulated") for form in ("empty", "3 handles")}
+    assert set(found["us_per_task"]) == forms
+    for form, cases in found["us_per_task"].items():
+        assert set(cases) == expected
+        assert all(case["lowest"] > 0 for case in cases.values())
+        cheap = cases["EagerEnergy, compiled"]["median"] <= cases["dmda"]["median"]
+        assert found["no_more_than_dmda"][form] == (["EagerEnergy, compiled"] if cheap else [])
+    assert "100 empty tasks on 24 simulated workers" in printed
 
 
 def test_memory_is_written_for_each_epoch(tmp_path: Path) -> None:

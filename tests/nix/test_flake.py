@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from getstarpu.apt import MINIMUM
-from getstarpu.build import VARIANT_OPTIONS, options_of
+from getstarpu.build import DEFAULT_VARIANTS, options_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -69,7 +69,7 @@ def test_the_flake_gives_shells_programs_and_checks(asked: Any) -> None:
     assert given == {name for names in asked["outputs"].values() for name in names}
 
 
-@pytest.mark.parametrize("variant", VARIANT_OPTIONS)
+@pytest.mark.parametrize("variant", DEFAULT_VARIANTS)
 def test_starpu_is_configured_as_get_starpu_does(asked: Any, variant: str) -> None:
     starpu = asked["starpu"][variant]
     assert sorted(starpu["configureFlags"]) == sorted(options_of(variant))

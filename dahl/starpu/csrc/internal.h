@@ -58,6 +58,8 @@ extern struct starpu_sched_policy dahl_pull_policy;
 void dahl_fail(int status, const struct dahl_record *record, int worker, int64_t answer);
 void dahl_trace_callback(void *arg);
 void dahl_trace_reset(void);
+void dahl_idle_init(void);
+void dahl_idle_deinit(void);
 
 static inline struct dahl_record *dahl_record_of(struct starpu_task *task)
 {

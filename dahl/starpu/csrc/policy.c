@@ -102,6 +102,14 @@ static double replayed_w(double now)
     return low ? dahl_state.policy.replay[2 * low - 1] : NAN;
 }
 
+/* Another thread writes them meanwhile. */
+static double live(int which)
+{
+    double value;
+    __atomic_load(&dahl_state.policy.live[which], &value, __ATOMIC_RELAXED);
+    return value;
+}
+
 dahl_system_view dahl_view_system(double now)
 {
     const dahl_policy *policy = &dahl_state.policy;
@@ -112,8 +120,8 @@ dahl_system_view dahl_view_system(double now)
         view.idle_w += policy->idle_w[w];
         view.modelled_w += dahl_accounts.queued[w] > 0 ? policy->busy_w[w] : policy->idle_w[w];
     }
-    view.measured_w = policy->replay ? replayed_w(now) : policy->live[1];
-    view.measured_age_s = policy->replay ? 0.0 : now - policy->live[0];
+    view.measured_w = policy->replay ? replayed_w(now) : live(1);
+    view.measured_age_s = policy->replay ? 0.0 : now - live(0);
     return view;
 }
 

@@ -112,6 +112,7 @@ int dahl_init(const dahl_config *config)
         starpu_shutdown();
         return DAHL_BAD_ARGUMENT;
     }
+    dahl_idle_init();
     atomic_store(&dahl_state.running, 1);
     return DAHL_OK;
 }
@@ -121,6 +122,7 @@ int dahl_shutdown(void)
     if (!atomic_load(&dahl_state.running))
         return DAHL_NOT_RUNNING;
     starpu_task_wait_for_all();
+    dahl_idle_deinit();
     starpu_shutdown();
     atomic_store(&dahl_state.running, 0);
     return DAHL_OK;
