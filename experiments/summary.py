@@ -37,6 +37,7 @@ def summarise(
         "framework": "starpu",
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
+        "platform": config["choices"]["platform"],
         "simulated": simulated,
         "epochs": len(epochs),
         "accuracy": last.get("accuracy"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -75,3 +76,14 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (config.epochs, config.batch_size, config.tile, config.seed) == (5, 64, 16, 0)
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 0.0)
     assert config.workers is None
+
+
+def test_the_table_of_policies_on_nodes_leaves_out_no_policy_and_no_simulated_node() -> None:
+    swept = OmegaConf.load(CONFIGS / "experiment" / "policies_on_nodes.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in swept.items()])
+    covered = {
+        override.key_or_group: override.value().filter(options(override.key_or_group)) for override in parsed
+    }
+    assert set(options("scheduler")) - set(covered["scheduler"]) == {"random", "starpu"}
+    assert set(options("platform")) - set(covered["platform"]) == {"host"}
+    assert len(covered["platform"]) >= 4
