@@ -255,6 +255,6 @@ class Context:
                 for worker in workers
             ]
             energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]
-            self._costs[key] = Costs(lengths, energies)
+            self._costs[key] = Costs(lengths, energies, self._footprint(key))
             self.runtime.keep(self._costs[key])
         return self._costs[key]

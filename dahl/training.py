@@ -188,6 +188,9 @@ class Trainer:
         generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
         self._train.order.write(generator.permutation(self._train.count))
         self._losses.write(np.zeros(self._losses.shape))
+        self._runtime.plan(
+            [(g, n) for g, n in ((self._training.full, self._training.count), (self._training.last, 1)) if g]
+        )
         start_s = self._runtime.now_s()
         total = self.batches_per_epoch if max_batches is None else min(max_batches, self.batches_per_epoch)
         tasks = len(self._training.full or self._training.last or [])

@@ -34,6 +34,27 @@ TASKS = pa.schema(
 )
 """Seconds on StarPU's clock (`windows` ties it to the others); joules net of idle; NaN: not predicted."""
 
+DECISIONS = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("decision", pa.int64()),
+        ("task", pa.int64()),
+        ("codelet", pa.string()),
+        ("asker", pa.int32()),
+        ("worker", pa.int32()),
+        ("chosen", pa.bool_()),
+        ("now_s", pa.float64()),
+        ("length_s", pa.float64()),
+        ("energy_j", pa.float64()),
+        ("transfer_s", pa.float64()),
+        ("available_s", pa.float64()),
+        ("score", pa.float64()),
+    ]
+)
+"""A row per candidate of each decision. `asker`: the idle worker of a pull policy, -1 for placement. Where no candidate
+is chosen the asker was left idle, and `task` is the oldest one that it left."""
+
 WINDOWS = pa.schema(
     [
         ("window", pa.string()),
@@ -92,12 +113,14 @@ class Meter:
         events: EventWriter,
         *,
         write_tasks: bool,
+        write_decisions: bool,
     ) -> None:
         self._runtime = runtime
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
+        self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
         self.channels = (*session.channels, *session.model_channels)
 
     @contextmanager
@@ -114,6 +137,7 @@ class Meter:
         tasks = self._take_tasks()
         counted.energy = counted.window.close(tasks, start_s, end_s)
         self._write(counted.energy, tasks, start_s, end_s)
+        self._write_decisions(name, epoch)
         energy = counted.energy
         self._events.emit("window", window=name, epoch=epoch, seconds=energy.seconds, gross_j=energy.total_j)
 
@@ -128,16 +152,28 @@ class Meter:
     def close(self) -> None:
         """End the tables."""
         self._windows.close()
-        if self._tasks is not None:
-            self._tasks.close()
+        for table in (self._tasks, self._decisions):
+            if table is not None:
+                table.close()
 
     def _take_tasks(self) -> dict[str, Any]:
         """The tasks that ended since the last call, by column, with the codelets' names."""
         records = self._runtime.take_trace()
+        return {**self._columns(records), "tile": np.ascontiguousarray(records["tag"])}
+
+    def _columns(self, records: np.ndarray) -> dict[str, Any]:
+        """Records by column, with the codelets' names."""
         names = pa.array([codelet.name for codelet in self._runtime.codelets], pa.string())
         codelet = pa.DictionaryArray.from_arrays(pa.array(records["codelet"]), names).cast(pa.string())
         columns = {name: np.ascontiguousarray(records[name]) for name in records.dtype.fields or {}}
-        return {**columns, "tile": columns["tag"], "codelet": codelet}
+        return {**columns, "codelet": codelet}
+
+    def _write_decisions(self, window: str, epoch: int) -> None:
+        if self._decisions is None:
+            return
+        records = self._runtime.take_decisions()
+        where = {"window": [window] * len(records), "epoch": np.full(len(records), epoch, np.int32)}
+        self._decisions.append({**self._columns(records), "chosen": records["chosen"] == 1, **where})
 
     def _write(self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float) -> None:
         if self._tasks is not None and len(tasks["task"]):

@@ -47,7 +47,16 @@ def _inside(
     with ExitStack() as stack:
         stack.enter_context(session)
         meter = stack.enter_context(
-            closing(Meter(run_dir, runtime, session, events, write_tasks=config["trace"]))
+            closing(
+                Meter(
+                    run_dir,
+                    runtime,
+                    session,
+                    events,
+                    write_tasks=config["trace"],
+                    write_decisions=workload.explains,
+                )
+            )
         )
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
@@ -55,7 +64,7 @@ def _inside(
         _measure_idle(session, config["energy"]["idle_baseline_s"], events)
         epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         for epoch in range(1, config["epochs"] + 1):
-            row = _run_epoch(epoch, trainer, meter, workload, events)
+            row = _run_epoch(epoch, runtime, trainer, meter, workload, events)
             epochs.append_row(row)
             events.emit("epoch_end", **row)
         return {
@@ -96,18 +105,26 @@ def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -
 
 
 def _run_epoch(
-    epoch: int, trainer: Trainer, meter: Meter, workload: Workload, events: EventWriter
+    epoch: int,
+    runtime: starpu.Runtime,
+    trainer: Trainer,
+    meter: Meter,
+    workload: Workload,
+    events: EventWriter,
 ) -> dict[str, Any]:
     """Train one epoch and evaluate it, in windows of their own; returns its row."""
 
     def on_batch(progress: BatchProgress) -> None:
+        live_w = meter.live_w()
+        if live_w is not None:
+            runtime.publish_watts(live_w)
         if events.batch_is_due():
             events.batch(
                 epoch=epoch,
                 images=progress.images,
                 seconds=progress.seconds,
                 loss=None if workload.simulated else progress.loss,
-                watts=meter.live_w(),
+                watts=live_w,
             )
 
     events.emit("epoch_start", epoch=epoch)

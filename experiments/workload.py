@@ -15,7 +15,7 @@ from dahl.datasets import Dataset
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
 from experiments.platform import SimulatedNode
-from schedulers import CompiledPolicy, StarPUScheduler
+from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,27 @@ class Workload:
 
     def runtime(self, run_dir: Path) -> starpu.Runtime:
         """A StarPU that has not started yet, with its files in the run's own folder."""
-        own = self.scheduler
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
-            scheduler=own.name if isinstance(own, StarPUScheduler) else CompiledPolicy(own),
+            scheduler=self._installable(),
+            explain=self.explains,
             platform=self.platform.platform if self.platform else None,
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
         )
+
+    @property
+    def explains(self) -> bool:
+        """Whether every decision of the policy is kept."""
+        return bool(self.config["scheduler"].get("explain", False))
+
+    def _installable(self) -> str | starpu.Policy:
+        if isinstance(self.scheduler, StarPUScheduler):
+            return self.scheduler.name
+        if self.config["scheduler"].get("compiled", True):
+            return CompiledPolicy(self.scheduler)
+        return InterpretedPolicy(self.scheduler)
 
     def power_model(self, workers: Sequence[starpu.Worker]) -> PowerModel:
         """The watts assumed of these workers."""
@@ -80,7 +92,7 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter,
     InstantiationException of Hydra around an error in a constructor.
     """
-    scheduler = instantiate(config["scheduler"])
+    scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
     sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
     model = instantiate(config["model"])
@@ -88,6 +100,15 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
         dataset = instantiate(config["dataset"]).load()
     costs = platform.costs if platform else None
     return Workload(config, dataset, model, scheduler, platform, sources, costs)
+
+
+HOW_IT_RUNS = ("compiled", "explain")
+"""Keys of a scheduler's configuration that are not the policy's own."""
+
+
+def load_scheduler(config: Mapping[str, Any]) -> Any:
+    """Return the policy, or the name of one of StarPU's."""
+    return instantiate({key: value for key, value in config.items() if key not in HOW_IT_RUNS})
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:

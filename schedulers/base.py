@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+MEMORY_FLOATS = 65536
+"""Float64 of its own that every policy has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementPolicy(ABC):
     """Asked when a task becomes ready; answers the worker that is to run it."""
+
+    HOOKS: ClassVar[tuple[str, ...]] = ()
+    """Which of ``task_started`` and ``task_ended`` the policy has."""
+    PLANS: ClassVar[bool] = False
+    """Whether the policy has ``plan``, which fills its memory before the first task and before each epoch."""
 
     @abstractmethod
     def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
@@ -23,6 +31,11 @@ class PlacementPolicy(ABC):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPolicy(ABC):
     """Asked by an idle worker; answers which kind of ready task it takes, or -1 to stay idle."""
+
+    HOOKS: ClassVar[tuple[str, ...]] = ()
+    """Which of ``task_started`` and ``task_ended`` the policy has."""
+    PLANS: ClassVar[bool] = False
+    """Whether the policy has ``plan``, which fills its memory before the first task and before each epoch."""
 
     @abstractmethod
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:

@@ -10,12 +10,16 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, final
 
-from schedulers.base import Kind, PlacementPolicy, PullPolicy
+import numpy as np
+
+from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
+from schedulers.planning import plan_policy
 
 ENTRY = '''"""Generated: the C entry of policy {name}."""
 from collections import namedtuple
@@ -24,7 +28,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from schedulers.views import READY, SYSTEM, TASK, WORKER
 {origin}
 
-Parameters = namedtuple("{name}", {names!r})
+Parameters = namedtuple("{name}Parameters", {names!r})
 parameters = Parameters({values})
 decide = njit(error_model="numpy")(method)
 integer, real = types.int64, types.CPointer(types.float64)
@@ -35,6 +39,16 @@ flag = types.CPointer(types.int32)
 
 {body}
 '''
+
+HOOK = """method_{hook} = {owner}.{hook}
+tell_{hook} = njit(error_model="numpy")(method_{hook})
+
+
+@cfunc(types.void(flag, task_t, integer, types.float64, system_t, real, integer), cache={cache})
+def {hook}(status, task, worker, length_s, system, memory, nmemory):
+    tell_{hook}(parameters, carray(task, (1,))[0], worker, {length}carray(system, (1,))[0], carray(memory, (nmemory,)))
+    carray(status, (1,))[0] = 0
+"""
 
 PLACE = """@cfunc(types.void(flag, answered, task_t, worker_t, integer, system_t, real, integer), cache={cache})
 def entry(status, answer, task, workers, nworkers, system, memory, nmemory):
@@ -84,6 +98,8 @@ class CompiledPolicy:
 
     policy: PlacementPolicy | PullPolicy
     needs_costs: bool = True
+    answer_limit_s: float = 30.0
+    """A policy that takes longer over one answer ends the process: it would hang the run."""
 
     @property
     def name(self) -> str:
@@ -95,26 +111,41 @@ class CompiledPolicy:
         """Which family the policy belongs to."""
         return "placement" if isinstance(self.policy, PlacementPolicy) else "pull"
 
-    def memory_size(self, workers: int) -> int:
-        """Return the float64 of its own that the policy gets: 16 and 16 for each worker."""
-        return 16 * (workers + 1)
+    def memory_size(self) -> int:
+        """Return the float64 of its own that the policy has."""
+        return MEMORY_FLOATS
+
+    def hooks(self) -> dict[str, int]:
+        """Return the addresses of the compiled hooks."""
+        return {name.removeprefix("task_"): int(self._compiled[name].address) for name in self.policy.HOOKS}
+
+    def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
+        """Let the policy plan, in plain Python."""
+        plan_policy(self.policy, kinds, workers, base_w, memory)
+
+    def raised(self) -> BaseException | None:
+        """Return nothing: Numba reports what compiled code raises."""
+        return None
 
     def entry(self) -> int:
         """Return the compiled function's address.
 
         Raises PolicyCompileError where Numba cannot compile the method.
         """
-        return int(self._compiled.address)
+        return int(self._compiled["entry"].address)
 
     @cached_property
-    def _compiled(self) -> Any:
+    def _compiled(self) -> dict[str, Any]:
         from numba.core.errors import NumbaError
 
         try:
             return self._load()
         except NumbaError as error:
             method = "place" if self.kind == "placement" else "pick"
-            raise PolicyCompileError(f"policy {self.name}: {method} cannot be compiled: {error}") from error
+            raise PolicyCompileError(
+                f"policy {self.name}: {method} or a hook cannot be compiled: {error}\n"
+                "A policy may use numbers, loops, conditions, the records it is given, and njit functions."
+            ) from error
 
     def _source(self, origin: str, *, cached: bool) -> str:
         names = [field.name for field in fields(self.policy)] or ["nothing"]
@@ -123,17 +154,20 @@ class CompiledPolicy:
             if not isinstance(value, bool | int | float):
                 raise PolicyCompileError(f"policy {self.name}: {name} must be a number, got {value!r}")
         body = (PLACE if self.kind == "placement" else PICK).format(cache=cached)
+        for hook in self.policy.HOOKS:
+            length = "length_s, " if hook == "task_ended" else ""
+            body += "\n\n" + HOOK.format(hook=hook, owner=type(self.policy).__name__, length=length, cache=cached)
         given = ", ".join(f"float({str(v)!r})" if isinstance(v, float) else repr(v) for v in values)
         return ENTRY.format(name=self.name, origin=origin, names=names, values=given, body=body)
 
-    def _load(self) -> Any:
+    def _load(self) -> dict[str, Any]:
         owner = type(self.policy)
         method = "place" if self.kind == "placement" else "pick"
         module = sys.modules[owner.__module__]
         if owner.__module__ == "__main__" or getattr(module, owner.__qualname__, None) is not owner:
-            namespace: dict[str, Any] = {"method": getattr(owner, method)}
+            namespace: dict[str, Any] = {"method": getattr(owner, method), owner.__name__: owner}
             exec(compile(self._source("", cached=False), f"<policy {self.name}>", "exec"), namespace)
-            return namespace["entry"]
+            return namespace
         origin = (
             f"from {owner.__module__} import {owner.__qualname__}\n\nmethod = {owner.__qualname__}.{method}"
         )
@@ -151,4 +185,4 @@ class CompiledPolicy:
         generated = importlib.util.module_from_spec(specification)
         sys.modules[generated.__name__] = generated  # Numba's cache imports it by this name
         specification.loader.exec_module(generated)
-        return generated.entry
+        return vars(generated)

@@ -16,12 +16,17 @@ TASK = np.dtype(
         ("id", np.int64),
         ("footprint", np.int64),
         ("ready_s", np.float64),
+        ("b_level_s", np.float64),
         ("codelet", np.int32),
         ("priority", np.int32),
     ],
     align=True,
 )
-"""The task that a placement policy places. ``footprint`` is equal for tasks of equal cost."""
+"""The task that a placement policy places, or that starts or ends.
+
+``footprint`` is equal for tasks of equal cost. ``b_level_s`` is the longest way from the start of the task to the end
+of its recorded graph, in mean lengths; NaN for a task submitted by itself.
+"""
 
 READY = np.dtype(
     [
@@ -29,6 +34,7 @@ READY = np.dtype(
         ("sequence", np.int64),
         ("footprint", np.int64),
         ("ready_s", np.float64),
+        ("b_level_s", np.float64),
         ("codelet", np.int32),
         ("priority", np.int32),
     ],
@@ -44,6 +50,7 @@ WORKER = np.dtype(
         ("available_s", np.float64),
         ("idle_w", np.float64),
         ("busy_w", np.float64),
+        ("score", np.float64),
         ("queued", np.int64),
         ("can_run", np.int32),
         ("arch", np.int32),
@@ -57,6 +64,7 @@ WORKER = np.dtype(
 """What the task would take on a worker, and the worker's state.
 
 ``energy_j`` is net of the worker's idle watts. ``available_s`` is how long until what the worker has is done.
+``score`` is the policy's to fill: the decision log keeps it.
 """
 
 SYSTEM = np.dtype(
@@ -64,9 +72,16 @@ SYSTEM = np.dtype(
         ("now_s", np.float64),
         ("base_w", np.float64),
         ("idle_w", np.float64),
+        ("modelled_w", np.float64),
+        ("measured_w", np.float64),
+        ("measured_age_s", np.float64),
         ("ready_count", np.int64),
         ("running_count", np.int64),
     ],
     align=True,
 )
-"""The machine: ``idle_w`` sums the workers' idle watts, ``base_w`` is the rest of the machine."""
+"""The machine: ``idle_w`` sums the workers' idle watts, ``base_w`` is the rest of the machine.
+
+``modelled_w`` adds up the base and each worker's idle or busy watts, as they are now. ``measured_w`` are the live watts
+of a counter, ``measured_age_s`` old, or of a trace that is replayed; NaN without one.
+"""

@@ -33,13 +33,14 @@ from dahl.starpu.errors import (
 )
 from dahl.starpu.kernel import Kernel, Operand, compile_kernel, inline_kernel
 from dahl.starpu.platform import Gpu, Link, Platform
-from dahl.starpu.policy import MachineWatts, Policy, WorkerWatts
+from dahl.starpu.policy import MachineWatts, Policy, TaskKind, WorkerState, WorkerWatts
 from dahl.starpu.runtime import Runtime
 from dahl.starpu.task import Codelet, Costs, Step, TaskGraph
-from dahl.starpu.trace import TRACE
+from dahl.starpu.trace import DECISION, TRACE
 from dahl.starpu.worker import Worker
 
 __all__ = [
+    "DECISION",
     "TRACE",
     "AlreadyRunningError",
     "BadArgumentError",
@@ -69,10 +70,12 @@ __all__ = [
     "StarPUError",
     "Step",
     "TaskGraph",
+    "TaskKind",
     "TasksPendingError",
     "UnknownSchedulerError",
     "VariantError",
     "Worker",
+    "WorkerState",
     "WorkerWatts",
     "compile_kernel",
     "inline_kernel",

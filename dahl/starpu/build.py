@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
 VARIANTS = ("native", "simgrid")
-C_FILES = ("runtime.c", "tasks.c", "policy.c", "placement.c", "pull.c")
+C_FILES = ("runtime.c", "tasks.c", "policy.c", "placement.c", "pull.c", "watch.c")
 
 
 class BuildError(RuntimeError):

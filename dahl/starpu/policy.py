@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, final
 
@@ -30,8 +30,23 @@ class Policy(Protocol):
     def entry(self) -> int:
         """Return the address of the compiled function; it has to stay valid as long as the policy lives."""
 
-    def memory_size(self, workers: int) -> int:
-        """Return how many float64 of its own the policy wants on a machine of so many workers."""
+    @property
+    def answer_limit_s(self) -> float:
+        """How long one answer may take before the process is ended; 0 waits for ever."""
+
+    def hooks(self) -> dict[str, int]:
+        """Return the addresses of the functions to be told of starts and ends: ``started``, ``ended``."""
+
+    def memory_size(self) -> int:
+        """Return how many float64 of its own the policy wants."""
+
+    def plan(
+        self, kinds: Sequence[TaskKind], workers: Sequence[WorkerState], base_w: float, memory: np.ndarray
+    ) -> None:
+        """Prepare ``memory`` for tasks of these kinds to come; a policy that does not plan does nothing."""
+
+    def raised(self) -> BaseException | None:
+        """Return what the policy raised, where it keeps that itself."""
 
 
 @final
@@ -53,6 +68,29 @@ class MachineWatts:
     workers: tuple[WorkerWatts, ...]
 
 
+@final
+@dataclass(frozen=True)
+class TaskKind:
+    """Tasks of one codelet and cost that a plan has to count with: seconds and joules by worker, NaN where unknown."""
+
+    codelet: int
+    footprint: int
+    count: int
+    can_run: tuple[bool, ...]
+    length_s: tuple[float, ...]
+    energy_j: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker as a plan sees it."""
+
+    worker: Worker
+    class_number: int
+    watts: WorkerWatts
+
+
 WattsOf = Callable[[tuple[Worker, ...]], MachineWatts]
 """Called once the workers are known."""
 
@@ -61,28 +99,44 @@ WattsOf = Callable[[tuple[Worker, ...]], MachineWatts]
 class InstalledPolicy:
     """The C structure of a policy with the arrays that it points into."""
 
-    def __init__(self, ffi: Any, policy: Policy, capacity: int) -> None:
+    def __init__(
+        self,
+        ffi: Any,
+        policy: Policy,
+        capacity: int,
+        *,
+        explain: bool = False,
+        replayed_watts: Sequence[tuple[float, float]] = (),
+    ) -> None:
         self.policy = policy
-        self.memory = np.zeros(max(1, policy.memory_size(capacity)), np.float64)
+        self.memory = np.zeros(policy.memory_size(), np.float64)
         self.idle_w = np.full(capacity, np.nan)
         self.busy_w = np.full(capacity, np.nan)
         self.domain = np.zeros(capacity, np.int32)
         self.worker_class = np.zeros(capacity, np.int32)
+        self.live = np.full(2, np.nan)
+        self.replay = np.array(replayed_watts, np.float64).reshape(-1, 2)
+        if (np.diff(self.replay[:, 0]) < 0).any() or not np.isfinite(self.replay).all():
+            raise ValueError("replayed_watts must be finite pairs of second and watts, ordered by time")
         self._name = ffi.new("char[]", policy.name.encode())
-        entry = policy.entry()
         self.struct = ffi.new("dahl_policy *")
         self.struct.name = self._name
-        if policy.kind == "placement":
-            self.struct.place = ffi.cast("dahl_place", entry)
-        else:
-            self.struct.pick = ffi.cast("dahl_pick", entry)
-        self.struct.memory = ffi.cast("double *", self.memory.ctypes.data)
+        kind, entry = ("dahl_place", "place") if policy.kind == "placement" else ("dahl_pick", "pick")
+        setattr(self.struct, entry, ffi.cast(kind, policy.entry()))
+        for name, address in policy.hooks().items():
+            setattr(self.struct, name, ffi.cast("dahl_hook", address))
+        for name in ("memory", "idle_w", "busy_w", "live"):
+            setattr(self.struct, name, ffi.cast("double *", getattr(self, name).ctypes.data))
+        if self.replay.size:
+            self.struct.replay = ffi.cast("double *", self.replay.ctypes.data)
+            self.struct.nreplay = len(self.replay)
         self.struct.nmemory = self.memory.size
         self.struct.base_w = float("nan")
-        self.struct.idle_w = ffi.cast("double *", self.idle_w.ctypes.data)
-        self.struct.busy_w = ffi.cast("double *", self.busy_w.ctypes.data)
         self.struct.power_domain = ffi.cast("int32_t *", self.domain.ctypes.data)
         self.struct.worker_class = ffi.cast("int32_t *", self.worker_class.ctypes.data)
+        self.struct.explain = int(explain)
+        self.struct.answer_limit_s = policy.answer_limit_s
+        self.base_w = float("nan")
 
     def describe(self, lib: Any, workers: tuple[Worker, ...], watts: MachineWatts | None) -> None:
         """Fill in, once the workers are known, their classes and their watts."""
@@ -94,4 +148,22 @@ class InstalledPolicy:
                 self.busy_w[worker.id] = watts.workers[worker.id].busy_w
                 self.domain[worker.id] = watts.workers[worker.id].domain
         if watts:
+            self.base_w = watts.base_w
             check(lib.dahl_set_base_w(watts.base_w), "setting the machine's base watts")
+
+    def plan(self, kinds: Sequence[TaskKind], workers: tuple[Worker, ...]) -> None:
+        """Let the policy prepare its memory for tasks to come."""
+        states = [
+            WorkerState(
+                worker,
+                int(self.worker_class[worker.id]),
+                WorkerWatts(self.idle_w[worker.id], self.busy_w[worker.id], int(self.domain[worker.id])),
+            )
+            for worker in workers
+        ]
+        self.policy.plan(kinds, states, self.base_w, self.memory)
+
+    def publish_watts(self, now_s: float, watts: float) -> None:
+        """Tell the policy the live watts of the machine. Watts first: a fresh stamp never stands over old watts."""
+        self.live[1] = watts
+        self.live[0] = now_s

@@ -30,10 +30,10 @@ from dahl.starpu.errors import (
 )
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
-from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf
+from dahl.starpu.policy import InstalledPolicy, Policy, TaskKind, WattsOf
 from dahl.starpu.simulation import simulate
 from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
-from dahl.starpu.trace import TRACE
+from dahl.starpu.trace import DECISION, TRACE
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
@@ -54,6 +54,8 @@ class Runtime:
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
+        explain: whether a compiled policy's decisions are kept for ``take_decisions``.
+        replayed_watts: pairs of second and watts that a compiled policy sees as live watts instead of a counter's.
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
     ``with Runtime(...) as runtime`` does so natively, for interactive use.
@@ -69,7 +71,10 @@ class Runtime:
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
+        explain: bool = False,
+        replayed_watts: Sequence[tuple[float, float]] = (),
     ) -> None:
+        self._explain, self._replayed_watts = explain, replayed_watts
         self.platform, self.simulated = platform, platform is not None
         module = binding.load("simgrid" if self.simulated else "native")
         self.ffi, self.lib = module.ffi, module.lib
@@ -231,6 +236,40 @@ class Runtime:
         check(self.lib.dahl_trace_take(pointer, records.size), "taking the trace")
         return records[np.argsort(records["end_s"], kind="stable")]
 
+    def take_decisions(self) -> np.ndarray:
+        """Return a policy's decisions since the last call, a record per candidate, and forget them.
+
+        Raises TasksPendingError while tasks are left.
+        """
+        records = np.empty(self.lib.dahl_decision_count(), DECISION)
+        pointer = self.ffi.cast("dahl_decision *", records.ctypes.data)
+        check(self.lib.dahl_decision_take(pointer, records.size), "taking the decisions")
+        return records
+
+    def plan(self, graphs: Sequence[tuple[TaskGraph, int]]) -> None:
+        """Let a compiled policy plan for these graphs, each to be submitted so many times."""
+        if self._installed is None:
+            return
+        found: dict[tuple[int, int], TaskKind] = {}
+        for graph, times in graphs:
+            for key, (codelet, costs, count) in graph.kinds().items():
+                before = found[key].count if key in found else 0
+                unknown = [float("nan")] * len(self.workers)
+                found[key] = TaskKind(
+                    codelet.id,
+                    costs.footprint if costs else 0,
+                    before + count * times,
+                    tuple(worker.arch in codelet.arches for worker in self.workers),
+                    tuple(costs.length_s.tolist() if costs else unknown),
+                    tuple(costs.energy_j.tolist() if costs else unknown),
+                )
+        self._installed.plan(list(found.values()), self.workers)
+
+    def publish_watts(self, watts: float) -> None:
+        """Tell a compiled policy the live watts of the machine, as just read."""
+        if self._installed is not None:
+            self._installed.publish_watts(self.now_s(), watts)
+
     def pause(self) -> None:
         """Put every worker to sleep (starpu_pause)."""
         check(self.lib.dahl_pause(), "pausing")
@@ -261,6 +300,8 @@ class Runtime:
         self.lib.dahl_failure_get(failure)
         error = ERRORS.get(status, StarPUError)
         cause = self._raised[0] if self._raised else None
+        if cause is None and not isinstance(self._scheduler, str):
+            cause = self._scheduler.raised()
         codelet = self.codelets[failure.codelet].name if 0 <= failure.codelet < len(self.codelets) else "?"
         policy = self.scheduler_name
         about = f"task {failure.task} ({codelet})"
@@ -325,7 +366,13 @@ class Runtime:
             self._name = self.ffi.new("char[]", self._scheduler.encode())
             config.scheduler = self._name
         else:
-            self._installed = InstalledPolicy(self.ffi, self._scheduler, WORKER_CAPACITY)
+            self._installed = InstalledPolicy(
+                self.ffi,
+                self._scheduler,
+                WORKER_CAPACITY,
+                explain=self._explain,
+                replayed_watts=self._replayed_watts,
+            )
             config.policy = self._installed.struct
             config.npower = WORKER_CAPACITY
         return config

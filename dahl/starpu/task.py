@@ -10,7 +10,7 @@ import numpy as np
 
 from dahl.starpu.data import MODES, DataHandle
 from dahl.starpu.errors import CostUnknownError, check
-from dahl.starpu.kernel import Kernel, compile_kernel
+from dahl.starpu.kernel import Kernel, Mode, compile_kernel
 
 if TYPE_CHECKING:
     from dahl.starpu.runtime import Runtime
@@ -28,6 +28,7 @@ NODE = np.dtype(
         ("nhandles", np.int64),
         ("first_arg", np.int64),
         ("nargs", np.int64),
+        ("b_level_s", np.float64),
         ("priority", np.int32),
         ("reserved", np.int32),
     ],
@@ -52,17 +53,19 @@ class Costs:
     Source: StarPU asks for them through ``starpu_perfmodel.arch_cost_function``.
     """
 
-    __slots__ = ("address", "checked", "table")
+    __slots__ = ("address", "checked", "footprint", "mean_length_s", "table")
 
-    def __init__(self, length_s: Sequence[float], energy_j: Sequence[float]) -> None:
+    def __init__(self, length_s: Sequence[float], energy_j: Sequence[float], footprint: int = 0) -> None:
         if len(length_s) != len(energy_j):
             raise ValueError(
                 f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker"
             )
         self.table = np.array([length_s, energy_j], dtype=np.float64)
         self.address: int = self.table.ctypes.data
+        self.footprint = footprint
         self.checked: set[tuple[int, bool]] = set()
         known = self.table[0][~np.isnan(self.table[0])]
+        self.mean_length_s = float(known.mean()) if known.size else float("nan")
         if (known <= 0).any() or not np.isfinite(known).all():
             raise ValueError(f"an expected length must be above 0 s and finite, or NaN: got {list(length_s)}")
 
@@ -122,8 +125,13 @@ class Codelet:
             out,
         )
         check(status, f"making codelet {name} with {len(operands)} operands")
+        self._modes = [operand.mode for operand in operands]
         self.pointer: Any = out[0]
         self.address: int = int(ffi.cast("uintptr_t", out[0]))
+
+    def mode(self, position: int) -> Mode:
+        """Return how the operand at a position is accessed; a repeated one stands for all that follow."""
+        return self._modes[min(position, len(self._modes) - 1)]
 
 
 @final
@@ -135,12 +143,13 @@ class TaskGraph:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._nodes: list[tuple[int, ...]] = []
+        self._nodes: list[tuple[float, ...]] = []
+        self._codelets: list[Codelet] = []
+        self._costs: list[Costs | None] = []
         self._handles: list[DataHandle] = []
         self._args: list[np.ndarray] = []
         self._strides: list[tuple[int, int]] = []
         self._nargs = 0
-        self._kept: list[Any] = []
         self._frozen: tuple[Any, ...] | None = None
         self._forgotten = 0
 
@@ -173,6 +182,7 @@ class TaskGraph:
                 len(handles),
                 self._nargs,
                 block.size,
+                np.nan,
                 priority,
                 0,
             )
@@ -181,7 +191,8 @@ class TaskGraph:
         self._handles += handles
         self._args.append(block)
         self._nargs += block.size
-        self._kept += [codelet, costs]
+        self._codelets.append(codelet)
+        self._costs.append(costs)
         self._frozen = None
 
     def submit(self, step: int = 0) -> None:
@@ -193,10 +204,39 @@ class TaskGraph:
             self._frozen = self._freeze()
         check_submission(self._runtime, self._runtime.lib.dahl_submit(*self._frozen, step))
 
+    def b_levels_s(self) -> np.ndarray:
+        """Return by task the longest way from its start to the graph's end, in mean lengths; NaN where unknown."""
+        lengths = np.array([np.nan if costs is None else costs.mean_length_s for costs in self._costs])
+        levels = lengths.copy()
+        after: dict[int, float] = {}  # by handle: the longest way from a later task that writes it
+        after_any: dict[int, float] = {}  # and from one that reads or writes it
+        at = len(self._handles)
+        for task in range(len(self._nodes) - 1, -1, -1):
+            codelet = self._codelets[task]
+            count = int(self._nodes[task][5])
+            at -= count
+            uses = [(id(handle), codelet.mode(i)) for i, handle in enumerate(self._handles[at : at + count])]
+            follow = [(after if mode == "r" else after_any).get(handle, 0.0) for handle, mode in uses]
+            levels[task] += max(follow, default=0.0)
+            for handle, mode in uses:
+                after_any[handle] = max(after_any.get(handle, 0.0), levels[task])
+                if mode != "r":
+                    after[handle] = max(after.get(handle, 0.0), levels[task])
+        return levels
+
+    def kinds(self) -> dict[tuple[int, int], tuple[Codelet, Costs | None, int]]:
+        """Return the kinds of task, by codelet and costs, with the number of each."""
+        found: dict[tuple[int, int], tuple[Codelet, Costs | None, int]] = {}
+        for codelet, costs in zip(self._codelets, self._costs, strict=True):
+            key = codelet.id, id(costs)
+            found[key] = (codelet, costs, found[key][2] + 1 if key in found else 1)
+        return found
+
     def _freeze(self) -> tuple[Any, ...]:
         ffi = self._runtime.ffi
         self._forgotten = self._runtime.forgotten
         nodes = np.array(self._nodes, NODE)
+        nodes["b_level_s"] = self.b_levels_s()
         handles = np.array([handle.registered_pointer() for handle in self._handles] or [0], np.uint64)
         args = np.concatenate([*self._args, np.zeros(1, np.int64)])
         strides = np.zeros(args.size, np.int64)

@@ -11,7 +11,7 @@ import pytest
 import dahl.starpu
 from dahl.starpu import binding, errors
 from dahl.starpu.task import NODE
-from dahl.starpu.trace import TRACE
+from dahl.starpu.trace import DECISION, TRACE
 from schedulers import views
 
 HEADER = Path(dahl.starpu.__file__).parent / "csrc" / "dahl.h"
@@ -44,6 +44,7 @@ def test_a_status_of_no_error_raises_nothing_and_an_unknown_one_is_named() -> No
         (views.READY, "dahl_ready_view"),
         (views.WORKER, "dahl_worker_view"),
         (views.SYSTEM, "dahl_system_view"),
+        (DECISION, "dahl_decision"),
     ],
 )
 def test_a_record_of_python_has_the_layout_of_its_c_structure(dtype: np.dtype, struct: str) -> None:

@@ -61,6 +61,25 @@ def test_a_run_leaves_its_records(tmp_path: Path) -> None:
         assert (folder / name).stat().st_size > 0, name
 
 
+def test_explained_decisions_are_kept_and_name_what_was_chosen(tmp_path: Path) -> None:
+    done = run(tmp_path, "scheduler=eager_energy", "scheduler.explain=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("*/*")
+    decisions = pq.read_table(folder / "decisions.parquet").to_pandas()
+    tasks = pq.read_table(folder / "tasks.parquet").to_pandas()
+    chosen = decisions[decisions["chosen"]].set_index("task")["worker"]
+    assert chosen.index.is_unique
+    assert dict(chosen) == dict(tasks.set_index("task")["worker"])
+
+
+def test_an_interpreted_policy_gives_the_same_weights(tmp_path: Path) -> None:
+    for compiled in ("true", "false"):
+        done = run(tmp_path / compiled, "scheduler=eager_energy", f"scheduler.compiled={compiled}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    digests = {summary["weights_sha256"] for way in ("true", "false") for summary in summaries(tmp_path / way).values()}
+    assert len(digests) == 1
+
+
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
     """Two sweeps over the same schedulers on the same simulated node."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from schedulers import PlacementPolicy, PullPolicy
 
@@ -77,3 +77,63 @@ class Uncompilable(PullPolicy):
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
         return int(open("/dev/null").read() or 0)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learns(PlacementPolicy):
+    """Counts starts and ends, and adds up measured lengths; takes worker 0."""
+
+    HOOKS: ClassVar[tuple[str, ...]] = ("task_started", "task_ended")
+
+    def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
+        for w in range(len(workers)):
+            workers[w].score = 10.0 + w
+        memory[3] = task.b_level_s
+        return 0
+
+    def task_started(self, task: Any, worker: int, system: Any, memory: Any) -> None:
+        memory[0] += 1
+
+    def task_ended(self, task: Any, worker: int, length_s: float, system: Any, memory: Any) -> None:
+        memory[1] += 1
+        memory[2] += length_s
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plans(PlacementPolicy):
+    """Runs everything on the worker that its plan names."""
+
+    PLANS: ClassVar[bool] = True
+
+    def plan(self, kinds: Any, workers: Any, system: Any, memory: Any) -> None:
+        memory[0] = workers[0].length_s.argmin()
+        memory[1] = kinds["count"].sum()
+
+    def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
+        return int(memory[0])
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverAnswers(PlacementPolicy):
+    """Loops for ever."""
+
+    def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
+        while memory[0] < 1:
+            memory[1] += 1
+        return 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeesWatts(PlacementPolicy):
+    """Notes the measured and the modelled watts at its first four questions; takes worker 2, a CPU."""
+
+    def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
+        count = int(memory[0])
+        memory[1 + count] = system.measured_w
+        memory[5 + count] = system.modelled_w
+        memory[0] += 1
+        return 2

@@ -38,6 +38,7 @@ typedef struct {
     int64_t id;
     int64_t footprint;
     double ready_s;
+    double b_level_s;
     int32_t codelet;
     int32_t priority;
 } dahl_task_view;
@@ -47,6 +48,7 @@ typedef struct {
     int64_t sequence;
     int64_t footprint;
     double ready_s;
+    double b_level_s;
     int32_t codelet;
     int32_t priority;
 } dahl_ready_view;
@@ -58,6 +60,7 @@ typedef struct {
     double available_s;
     double idle_w;
     double busy_w;
+    double score;
     int64_t queued;
     int32_t can_run;
     int32_t arch;
@@ -71,23 +74,32 @@ typedef struct {
     double now_s;
     double base_w;
     double idle_w;
+    double modelled_w;
+    double measured_w;
+    double measured_age_s;
     int64_t ready_count;
     int64_t running_count;
 } dahl_system_view;
 
 /* Answers a worker id. */
 typedef void (*dahl_place)(int32_t *status, int64_t *answer, const dahl_task_view *task,
-                           const dahl_worker_view *workers, int64_t nworkers,
+                           dahl_worker_view *workers, int64_t nworkers,
                            const dahl_system_view *system, double *memory, int64_t nmemory);
 /* Answers a row of ready, or -1 to leave the worker idle. workers is ready x workers. */
 typedef void (*dahl_pick)(int32_t *status, int64_t *answer, int64_t worker, const dahl_ready_view *ready,
-                          int64_t nready, const dahl_worker_view *workers, int64_t nworkers,
+                          int64_t nready, dahl_worker_view *workers, int64_t nworkers,
+                          const dahl_system_view *system, double *memory, int64_t nmemory);
+
+/* Told when a task starts (length_s is NaN) and when it ends. */
+typedef void (*dahl_hook)(int32_t *status, const dahl_task_view *task, int64_t worker, double length_s,
                           const dahl_system_view *system, double *memory, int64_t nmemory);
 
 typedef struct {
     const char *name;
     dahl_place place;
     dahl_pick pick;
+    dahl_hook started;
+    dahl_hook ended;
     double *memory;
     int64_t nmemory;
     double base_w;
@@ -95,7 +107,32 @@ typedef struct {
     const double *busy_w;
     const int32_t *power_domain;
     const int32_t *worker_class;
+    /* Live watts of the machine: live[0] is the second on StarPU's clock at which they were read, live[1] the watts. */
+    const volatile double *live;
+    /* Or watts to replay: nreplay pairs of second and watts, by time; NULL where there are none. */
+    const double *replay;
+    int64_t nreplay;
+    /* Keep a record of each candidate of each decision. */
+    int32_t explain;
+    /* A policy that takes longer than this over one answer ends the process; 0: no watch. */
+    double answer_limit_s;
 } dahl_policy;
+
+/* One candidate of one decision. */
+typedef struct {
+    int64_t decision;
+    int64_t task;
+    double now_s;
+    double length_s;
+    double energy_j;
+    double transfer_s;
+    double available_s;
+    double score;
+    int32_t codelet;
+    int32_t asker;
+    int32_t worker;
+    int32_t chosen;
+} dahl_decision;
 
 /* ---- runtime ---- */
 
@@ -156,6 +193,8 @@ int dahl_failure_get(dahl_failure *failure);
 int dahl_wait_all(void);
 int dahl_wait_submitted(int64_t at_most);
 int64_t dahl_submitted(void);
+int64_t dahl_decision_count(void);
+int dahl_decision_take(dahl_decision *decisions, int64_t capacity);
 int64_t dahl_trace_count(void);
 int dahl_trace_take(dahl_trace_record *records, int64_t capacity);
 
@@ -190,6 +229,7 @@ typedef struct {
     int64_t nhandles;
     int64_t first_arg;
     int64_t nargs;
+    double b_level_s;
     int32_t priority;
     int32_t reserved;
 } dahl_node;

@@ -29,7 +29,8 @@ struct dahl_record {
     int64_t tag;
     int64_t footprint;
     int64_t job;
-    double ready_s;
+    double b_level_s;
+    double started_s;
     int64_t nargs;
     int64_t args[];
 };

@@ -21,21 +21,17 @@ static int first_eligible(struct starpu_task *task)
     return -1;
 }
 
-static int ask_place(struct starpu_task *task, const dahl_worker_view *views, double now)
+static int ask_place(struct starpu_task *task, dahl_worker_view *views, double now)
 {
     const struct dahl_record *record = dahl_record_of(task);
-    dahl_task_view view = {
-        .id = record ? record->job : -1,
-        .footprint = record ? record->footprint : 0,
-        .ready_s = now,
-        .codelet = record ? record->codelet->id : -1,
-        .priority = task->priority,
-    };
+    dahl_task_view view = dahl_view_task(task, now);
     dahl_system_view system = dahl_view_system(now);
     int32_t status = DAHL_POISON;
     int64_t answer = -1;
+    dahl_asking();
     dahl_state.policy.place(&status, &answer, &view, views, dahl_state.nworkers, &system, dahl_state.policy.memory,
                             dahl_state.policy.nmemory);
+    dahl_answered();
     if (status != 0) {
         dahl_fail(DAHL_POLICY_RAISED, record, -1, answer);
         return -1;
@@ -44,6 +40,7 @@ static int ask_place(struct starpu_task *task, const dahl_worker_view *views, do
         dahl_fail(DAHL_POLICY_BAD_ANSWER, record, -1, answer);
         return -1;
     }
+    dahl_explain(task, views, -1, (int)answer, now);
     return (int)answer;
 }
 
@@ -67,11 +64,11 @@ static int push_placed(struct starpu_task *task)
 
 static void placed_ended(struct starpu_task *task, unsigned context)
 {
-    (void)task;
     (void)context;
     int worker = starpu_worker_get_id();
     dahl_lock();
     dahl_account_end(worker);
+    dahl_tell_end(task, worker, dahl_clock_s());
     dahl_unlock();
 }
 
@@ -80,6 +77,7 @@ struct starpu_sched_policy dahl_placement_policy = {
     .deinit_sched = deinit_placement,
     .add_workers = dahl_add_workers,
     .push_task = push_placed,
+    .pre_exec_hook = dahl_task_started,
     .post_exec_hook = placed_ended,
     .prefetches = 1,
     .policy_name = "dahl-placement",

@@ -4,21 +4,24 @@
  * a worker waiting for it can still be woken or shut down, and no worker is woken while it is held.
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include "policy.h"
 
 struct dahl_accounts dahl_accounts;
+static struct { dahl_decision *rows; int64_t count, capacity, decisions; } explained;
 
 void dahl_accounts_init(void)
 {
     memset(&dahl_accounts, 0, sizeof(dahl_accounts));
     STARPU_PTHREAD_MUTEX_INIT(&dahl_accounts.mutex, NULL);
-    for (int64_t i = 0; i < dahl_state.policy.nmemory; i++)
-        dahl_state.policy.memory[i] = 0.0;
+    explained.count = explained.decisions = 0;
+    dahl_watch_start();
 }
 
 void dahl_accounts_deinit(void)
 {
+    dahl_watch_stop();
     STARPU_PTHREAD_MUTEX_DESTROY(&dahl_accounts.mutex);
 }
 
@@ -61,6 +64,7 @@ static void fill_worker(dahl_worker_view *view, struct starpu_task *task, int wo
     view->available_s = dahl_accounts.available_at_s[worker] > now ? dahl_accounts.available_at_s[worker] - now : 0.0;
     view->idle_w = dahl_state.policy.idle_w[worker];
     view->busy_w = dahl_state.policy.busy_w[worker];
+    view->score = NAN;
     view->power_domain = dahl_state.policy.power_domain[worker];
     view->queued = dahl_accounts.queued[worker];
     view->arch = starpu_worker_get_type(worker) == STARPU_CPU_WORKER ? 0 : 1;
@@ -84,14 +88,138 @@ void dahl_fill_workers(dahl_worker_view *views, struct starpu_task *task, double
     }
 }
 
+/* The replayed watts in force at a moment: those of the last pair that is not later. */
+static double replayed_w(double now)
+{
+    int64_t low = 0, high = dahl_state.policy.nreplay;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (dahl_state.policy.replay[2 * middle] <= now)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? dahl_state.policy.replay[2 * low - 1] : NAN;
+}
+
 dahl_system_view dahl_view_system(double now)
 {
-    dahl_system_view view = {.now_s = now, .base_w = dahl_state.policy.base_w, .ready_count = dahl_accounts.ready_count};
+    const dahl_policy *policy = &dahl_state.policy;
+    dahl_system_view view = {.now_s = now, .base_w = policy->base_w, .ready_count = dahl_accounts.ready_count};
     view.running_count = dahl_accounts.running;
-    for (int w = 0; w < dahl_state.nworkers; w++)
-        view.idle_w += dahl_state.policy.idle_w[w];
+    view.modelled_w = policy->base_w;
+    for (int w = 0; w < dahl_state.nworkers; w++) {
+        view.idle_w += policy->idle_w[w];
+        view.modelled_w += dahl_accounts.queued[w] > 0 ? policy->busy_w[w] : policy->idle_w[w];
+    }
+    view.measured_w = policy->replay ? replayed_w(now) : policy->live[1];
+    view.measured_age_s = policy->replay ? 0.0 : now - policy->live[0];
     return view;
 }
+
+dahl_task_view dahl_view_task(struct starpu_task *task, double ready_s)
+{
+    const struct dahl_record *record = dahl_record_of(task);
+    return (dahl_task_view){
+        .id = record ? record->job : -1,
+        .footprint = record ? record->footprint : 0,
+        .ready_s = ready_s,
+        .b_level_s = record ? record->b_level_s : NAN,
+        .codelet = record ? record->codelet->id : -1,
+        .priority = task->priority,
+    };
+}
+
+/* ---- telling the policy what happens ---- */
+
+static void tell(dahl_hook hook, struct starpu_task *task, int worker, double length_s, double now)
+{
+    dahl_task_view view = dahl_view_task(task, NAN);
+    dahl_system_view system = dahl_view_system(now);
+    int32_t status = DAHL_POISON;
+    dahl_asking();
+    hook(&status, &view, worker, length_s, &system, dahl_state.policy.memory, dahl_state.policy.nmemory);
+    dahl_answered();
+    if (status != 0)
+        dahl_fail(DAHL_POLICY_RAISED, dahl_record_of(task), worker, -1);
+}
+
+void dahl_task_started(struct starpu_task *task, unsigned context)
+{
+    (void)context;
+    struct dahl_record *record = dahl_record_of(task);
+    if (!record || (!dahl_state.policy.started && !dahl_state.policy.ended))
+        return;
+    record->started_s = dahl_clock_s();
+    if (!dahl_state.policy.started || atomic_load(&dahl_state.failed))
+        return;
+    dahl_lock();
+    tell(dahl_state.policy.started, task, starpu_worker_get_id(), NAN, record->started_s);
+    dahl_unlock();
+}
+
+/* With the lock held. */
+void dahl_tell_end(struct starpu_task *task, int worker, double now)
+{
+    const struct dahl_record *record = dahl_record_of(task);
+    if (record && dahl_state.policy.ended && !atomic_load(&dahl_state.failed))
+        tell(dahl_state.policy.ended, task, worker, now - record->started_s, now);
+}
+
+/* ---- the decision log ---- */
+
+/* With the lock held. chosen is a worker, or -1 where the asker stays idle. */
+void dahl_explain(struct starpu_task *task, const dahl_worker_view *views, int asker, int chosen, double now)
+{
+    if (!dahl_state.policy.explain)
+        return;
+    const struct dahl_record *record = dahl_record_of(task);
+    if (explained.count + dahl_state.nworkers > explained.capacity) {
+        int64_t capacity = 2 * (explained.capacity + dahl_state.nworkers) + 1024;
+        dahl_decision *grown = realloc(explained.rows, capacity * sizeof(*grown));
+        if (!grown) {
+            dahl_fail(DAHL_NO_MEMORY, record, asker, capacity);
+            return;
+        }
+        explained.rows = grown;
+        explained.capacity = capacity;
+    }
+    for (int w = 0; w < dahl_state.nworkers; w++)
+        if (views[w].can_run)
+            explained.rows[explained.count++] = (dahl_decision){
+                .decision = explained.decisions,
+                .task = record ? record->job : -1,
+                .now_s = now,
+                .length_s = views[w].length_s,
+                .energy_j = views[w].energy_j,
+                .transfer_s = views[w].transfer_s,
+                .available_s = views[w].available_s,
+                .score = views[w].score,
+                .codelet = record ? record->codelet->id : -1,
+                .asker = asker,
+                .worker = w,
+                .chosen = w == chosen,
+            };
+    explained.decisions++;
+}
+
+int64_t dahl_decision_count(void)
+{
+    return explained.count;
+}
+
+int dahl_decision_take(dahl_decision *decisions, int64_t capacity)
+{
+    if (atomic_load(&dahl_state.running) && starpu_task_nsubmitted() > 0)
+        return DAHL_TASKS_PENDING;
+    if (capacity < explained.count)
+        return DAHL_BAD_ARGUMENT;
+    memcpy(decisions, explained.rows, explained.count * sizeof(*decisions));
+    explained.count = 0;
+    return DAHL_OK;
+}
+
+/* ---- the workers' accounts ---- */
 
 void dahl_account_start(int worker, const struct dahl_record *record, double transfer_s, double now)
 {

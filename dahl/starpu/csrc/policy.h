@@ -23,6 +23,14 @@ void dahl_fill_workers(dahl_worker_view *views, struct starpu_task *task, double
 dahl_system_view dahl_view_system(double now);
 void dahl_account_start(int worker, const struct dahl_record *record, double transfer_s, double now);
 void dahl_account_end(int worker);
+dahl_task_view dahl_view_task(struct starpu_task *task, double ready_s);
+void dahl_task_started(struct starpu_task *task, unsigned context);
+void dahl_tell_end(struct starpu_task *task, int worker, double now);
+void dahl_explain(struct starpu_task *task, const dahl_worker_view *views, int asker, int chosen, double now);
+void dahl_asking(void);
+void dahl_answered(void);
+void dahl_watch_start(void);
+void dahl_watch_stop(void);
 void dahl_choose_implementation(int worker, struct starpu_task *task);
 void dahl_add_workers(unsigned context, int *ids, unsigned n);
 #endif

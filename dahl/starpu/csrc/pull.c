@@ -4,6 +4,7 @@
  * generation; idle workers are then asked one after the other, each passing the question on, so that a task that
  * only the last of them wants still finds it, and a task that nobody wants costs each of them one question.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "policy.h"
@@ -134,6 +135,12 @@ static void reserve_rows(int rows)
     STARPU_ASSERT_MSG(q.ready && q.class_of_row && q.workers, "no memory for %d rows", q.rows_capacity);
 }
 
+static double b_level_of(struct starpu_task *task)
+{
+    const struct dahl_record *record = dahl_record_of(task);
+    return record ? record->b_level_s : NAN;
+}
+
 /* One row for each kind of ready task that this worker can run; returns their number. */
 static int fill_ready(int worker, double now)
 {
@@ -148,6 +155,7 @@ static int fill_ready(int worker, double now)
             .sequence = c->head->sequence,
             .footprint = c->footprint,
             .ready_s = c->head->ready_s,
+            .b_level_s = b_level_of(c->head->task),
             .codelet = c->codelet ? c->codelet->id : -1,
             .priority = c->priority,
         };
@@ -166,6 +174,16 @@ static int oldest_row(int rows)
     return oldest;
 }
 
+/* The log has the row that was taken, or where the worker stays idle the oldest one that it left. */
+static void explain_pick(int worker, int rows, int answer, double now)
+{
+    if (!dahl_state.policy.explain)
+        return;
+    int row = answer >= 0 ? answer : oldest_row(rows);
+    dahl_explain(q.classes[q.class_of_row[row]].head->task, &q.workers[(size_t)row * dahl_state.nworkers], worker,
+                 answer >= 0 ? worker : -1, now);
+}
+
 /* Returns a row, or -1 where the worker is to stay idle. */
 static int ask_pick(int worker, int rows, double now)
 {
@@ -174,10 +192,14 @@ static int ask_pick(int worker, int rows, double now)
     dahl_system_view system = dahl_view_system(now);
     int32_t status = DAHL_POISON;
     int64_t answer = -1;
+    dahl_asking();
     dahl_state.policy.pick(&status, &answer, worker, q.ready, rows, q.workers, dahl_state.nworkers, &system,
                            dahl_state.policy.memory, dahl_state.policy.nmemory);
-    if (status == 0 && answer >= -1 && answer < rows)
+    dahl_answered();
+    if (status == 0 && answer >= -1 && answer < rows) {
+        explain_pick(worker, rows, (int)answer, now);
         return (int)answer;
+    }
     const struct dahl_record *record = dahl_record_of(q.classes[q.class_of_row[0]].head->task);
     dahl_fail(status ? DAHL_POLICY_RAISED : DAHL_POLICY_BAD_ANSWER, record, worker, answer);
     return oldest_row(rows);
@@ -268,11 +290,11 @@ static struct starpu_task *pop_pulled(unsigned context)
 
 static void pulled_ended(struct starpu_task *task, unsigned context)
 {
-    (void)task;
     (void)context;
     int worker = starpu_worker_get_id();
     dahl_lock();
     dahl_account_end(worker);
+    dahl_tell_end(task, worker, dahl_clock_s());
     q.generation++;
     int next = next_to_ask();
     dahl_unlock();
@@ -286,6 +308,7 @@ struct starpu_sched_policy dahl_pull_policy = {
     .add_workers = dahl_add_workers,
     .push_task = push_pulled,
     .pop_task = pop_pulled,
+    .pre_exec_hook = dahl_task_started,
     .post_exec_hook = pulled_ended,
     .policy_name = "dahl-pull",
     .policy_description = "idle workers ask a compiled function what to take",

@@ -183,7 +183,8 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     record->costs = node->costs;
     record->tag = node->tag;
     record->footprint = node->footprint;
-    record->ready_s = NAN;
+    record->b_level_s = node->b_level_s;
+    record->started_s = NAN;
     record->nargs = node->nargs;
     for (int64_t i = 0; i < node->nargs; i++)
         record->args[i] = args[node->first_arg + i] + (strides ? step * strides[node->first_arg + i] : 0);
@@ -232,6 +233,7 @@ int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nha
         .tag = tag,
         .nhandles = nhandles,
         .nargs = nargs,
+        .b_level_s = NAN,
         .priority = priority,
     };
     return dahl_submit(&node, 1, (void **)handles, args, NULL, 0);
