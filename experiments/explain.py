@@ -45,6 +45,8 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     head, _, rest = key.partition(".")
     if head in GROUPS and rest:
         chosen = _chosen(head, overrides)
+        if (head, chosen) == ("scheduler", "own"):
+            return f"unknown key '{key}'; a field of your own policy is added with a plus: +{key}=..."
         return f"unknown key '{key}'; {head}={chosen} has: {', '.join(_parameters(head, chosen)) or 'none'}"
     return f"unknown key '{key}'; there are: {', '.join([*KEYS, 'experiment'])}"
 

@@ -37,6 +37,7 @@ def summarise(
         "framework": "starpu",
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
+        "platform": config["choices"]["platform"],
         "simulated": simulated,
         "epochs": len(epochs),
         "accuracy": last.get("accuracy"),
@@ -51,9 +52,14 @@ def summarise(
 
 
 def scheduler_name(config: Mapping[str, Any]) -> str:
-    """The scheduler as results name it: its file in the group, or StarPU's name for `scheduler=starpu`."""
-    choice = config["choices"]["scheduler"]
-    return str(config["scheduler"]["name"] if choice == "starpu" else choice)
+    """The scheduler as results name it: its file in the group.
+
+    For `scheduler=starpu` it is StarPU's name, for `scheduler=own` the class.
+    """
+    choice, scheduler = config["choices"]["scheduler"], config["scheduler"]
+    if choice == "own":
+        return str(scheduler["_target_"]).rpartition(".")[2]
+    return str(scheduler["name"] if choice == "starpu" else choice)
 
 
 def _sum(epochs: Sequence[Mapping[str, Any]], key: str) -> float | None:

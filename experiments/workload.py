@@ -15,6 +15,7 @@ from dahl.datasets import Dataset
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
 from experiments.platform import SimulatedNode
+from experiments.policies import load_scheduler
 from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
 
 
@@ -89,7 +90,7 @@ def machine_watts(model: PowerModel) -> starpu.MachineWatts:
 def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """Make everything that the configuration names, the cheap and the picky first.
 
-    Raises what they raise: DatasetError, SourceUnavailableError, ValueError for a parameter,
+    Raises what they raise: PolicyFileError, DatasetError, SourceUnavailableError, ValueError for a parameter,
     InstantiationException of Hydra around an error in a constructor.
     """
     scheduler = load_scheduler(config["scheduler"])
@@ -100,15 +101,6 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
         dataset = instantiate(config["dataset"]).load()
     costs = platform.costs if platform else None
     return Workload(config, dataset, model, scheduler, platform, sources, costs)
-
-
-HOW_IT_RUNS = ("compiled", "explain")
-"""Keys of a scheduler's configuration that are not the policy's own."""
-
-
-def load_scheduler(config: Mapping[str, Any]) -> Any:
-    """Return the policy, or the name of one of StarPU's."""
-    return instantiate({key: value for key, value in config.items() if key not in HOW_IT_RUNS})
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.policies import HOW_IT_RUNS, load_scheduler
 from experiments.validation import CONFIGS, GROUPS, KEYS, options, validate
-from experiments.workload import HOW_IT_RUNS, load_scheduler
 
 ALL = [(group, name) for group in (*GROUPS, "experiment") for name in options(group)]
 NEEDS = {
     ("scheduler", "starpu"): ["scheduler.name=modular-heft"],
+    ("scheduler", "own"): ["scheduler._target_=tests.schedulers.policies.EarliestFinish"],
     ("dataset", "image_folder"): ["dataset.root=/x"],
 }
 
@@ -48,13 +50,17 @@ def test_its_target_exists(group: str, name: str) -> None:
 def test_every_scheduler_can_be_made_and_takes_every_parameter_of_its_file(name: str) -> None:
     node = composed("scheduler", name).scheduler
     policy = load_scheduler(node)
-    given = {key: value for key, value in node.items() if not str(key).startswith("_") and key not in HOW_IT_RUNS}
+    given = {
+        key: value for key, value in node.items() if not str(key).startswith("_") and key not in HOW_IT_RUNS
+    }
     assert {key: getattr(policy, str(key)) for key in given} == given
 
 
 def test_every_policy_has_its_file() -> None:
     schedulers = importlib.import_module("schedulers")
-    targets = {composed("scheduler", name).scheduler["_target_"] for name in options("scheduler")}
+    targets = {
+        composed("scheduler", name).scheduler["_target_"] for name in options("scheduler") if name != "own"
+    }
     policies = {
         f"schedulers.{name}"
         for name in schedulers.__all__
@@ -75,3 +81,14 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (config.epochs, config.batch_size, config.tile, config.seed) == (5, 64, 16, 0)
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 0.0)
     assert config.workers is None
+
+
+def test_the_table_of_policies_on_nodes_leaves_out_no_policy_and_no_simulated_node() -> None:
+    swept = OmegaConf.load(CONFIGS / "experiment" / "policies_on_nodes.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in swept.items()])
+    covered = {
+        override.key_or_group: override.value().filter(options(override.key_or_group)) for override in parsed
+    }
+    assert set(options("scheduler")) - set(covered["scheduler"]) == {"own", "random", "starpu"}
+    assert set(options("platform")) - set(covered["platform"]) == {"host"}
+    assert len(covered["platform"]) >= 4

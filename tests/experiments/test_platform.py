@@ -14,11 +14,9 @@ from dahl.starpu import Worker
 from experiments.platform import PlatformError, SimulatedNode
 from experiments.validation import CONFIGS
 
-FILE = Path(CONFIGS) / "platform" / "cpu8_gpu2.yaml"
 
-
-def fields() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(FILE.read_text())
+def fields(name: str = "cpu8_gpu2") -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((Path(CONFIGS) / "platform" / f"{name}.yaml").read_text())
     return {key: value for key, value in loaded.items() if key not in ("_target_", "simulated")}
 
 
@@ -88,3 +86,13 @@ def test_a_field_that_describes_no_machine_is_named(path: str, value: Any, messa
 def test_more_gpus_than_cores_to_drive_them_are_refused() -> None:
     with pytest.raises(ValueError, match="each GPU needs a core"):
         _ = SimulatedNode(**changed("gpu/card/count", 9)).platform
+
+
+def test_the_node_with_high_idle_power_draws_what_its_file_and_the_documentation_say() -> None:
+    """300 W, 14 cores of 4 W that drive no GPU, and two GPUs of 80 W."""
+    node = SimulatedNode(**fields("high_idle"))
+    own = node.platform
+    cores = [Worker(i, f"CPU {i}", "cpu", i, 0, "core") for i in range(len(own.cpu_classes) - len(own.gpus))]
+    cards = [Worker(14 + i, f"CUDA {i}", "cuda", i, 1 + i, "card") for i in range(len(own.gpus))]
+    model = node.power_model([*cores, *cards])
+    assert model.base_w + sum(worker.idle_w for worker in model.workers) == 516.0

@@ -116,6 +116,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "framework": "starpu",
         "model": "basic_cnn",
         "dataset": "fashion_mnist",
+        "platform": "host",
         "simulated": False,
         "epochs": 1,
         "accuracy": 0.75,
