@@ -46,7 +46,7 @@ def _is_policy(owner: Any) -> bool:
 
 
 def find_policy(name: str) -> type[Policy]:
-    """Return the policy's class: by file or class name one of this package, by ``module.Class`` any that can be imported.
+    """Return a policy's class: one of this package by its file or class, any that can be imported by ``module.Class``.
 
     Raises ExportError where there is none.
     """
@@ -63,7 +63,7 @@ def find_policy(name: str) -> type[Policy]:
         raise ExportError(f"no policy {name!r}: {error}") from error
     if not _is_policy(found):
         raise ExportError(f"{name} is not a policy: it has to be a subclass of PlacementPolicy or PullPolicy")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def make_policy(owner: type[Policy], settings: Sequence[str]) -> Policy:
@@ -76,7 +76,9 @@ def make_policy(owner: type[Policy], settings: Sequence[str]) -> Policy:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in types:
-            raise ExportError(f"{setting!r} sets no field of {owner.__name__}; it has {', '.join(types) or 'none'}")
+            raise ExportError(
+                f"{setting!r} sets no field of {owner.__name__}; it has {', '.join(types) or 'none'}"
+            )
         try:
             values[name] = NUMBERS[types[name]](text)
         except (ValueError, KeyError) as error:
@@ -99,7 +101,9 @@ def object_files(functions: Mapping[str, Any]) -> list[bytes]:
     made = []
     for symbol, function in functions.items():
         if function._library.has_dynamic_globals:
-            raise ExportError("the policy uses a global array, which only this process has: put it into its memory")
+            raise ExportError(
+                "the policy uses a global array, which only this process has: put it into its memory"
+            )
         module = llvm.parse_assembly(function.inspect_llvm())
         for defined in module.functions:
             if not defined.is_declaration:
@@ -125,9 +129,7 @@ def export_policy(
             "--skip-plan exports it with an empty memory, if it can decide without a plan"
         )
     compiled = CompiledPolicy(policy)
-    functions = {
-        f"dahl_policy_{name}": function for name, function in compiled.compile_afresh().items()
-    }
+    functions = {f"dahl_policy_{name}": function for name, function in compiled.compile_afresh().items()}
     given = ", ".join(f"{field.name}={getattr(policy, field.name)!r}" for field in fields(policy))
     exported = ExportedPolicy(
         name=file_name(owner),
@@ -152,15 +154,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("settings", nargs="*", metavar="field=value", help="the policy's parameters")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the library to make")
     parser.add_argument(
-        "--prefix", type=Path, help="the StarPU that the program runs with (default: the native one of this checkout)"
+        "--prefix",
+        type=Path,
+        help="the StarPU that the program runs with (default: the native one of this checkout)",
     )
     parser.add_argument(
         "--needs",
         choices=("costs", "lengths", "nothing"),
         default="costs",
-        help="what has to be known of a task before the policy is asked: seconds and joules (default), seconds, nothing",
+        help="what has to be known of a task before the policy is asked (default: costs, seconds and joules)",
     )
-    parser.add_argument("--skip-plan", action="store_true", help="export a policy that plans, without its plan")
+    parser.add_argument(
+        "--skip-plan", action="store_true", help="export a policy that plans, without its plan"
+    )
     return parser
 
 

@@ -54,7 +54,9 @@ def table_source(policy: ExportedPolicy) -> str:
     types = {"place": "dahl_place", "pick": "dahl_pick", "started": "dahl_hook", "ended": "dahl_hook"}
     # The functions are declared as what they are not, and cast: their types are typedefs of pointers.
     declarations = "".join(f"extern void {symbol}(void);\n" for symbol in policy.symbols.values())
-    functions = "".join(f"    .{name} = ({types[name]}){symbol},\n" for name, symbol in policy.symbols.items())
+    functions = "".join(
+        f"    .{name} = ({types[name]}){symbol},\n" for name, symbol in policy.symbols.items()
+    )
     return (
         f'#include "export.h"\n{declarations}\nconst struct dahl_exported dahl_exported = {{\n'
         f"    .name = {_c_string(policy.name)},\n    .other_name = {_c_string(policy.other_name)},\n"
@@ -83,11 +85,18 @@ def link_policy(policy: ExportedPolicy, objects: Sequence[bytes], prefix: Path, 
         command: list[str | Path] = [
             *shlex.split(os.environ.get("CC", "cc")),
             *("-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-DDAHL_EXPORTED"),
-            *("-Wall", "-Wno-cast-function-type", f"-I{SOURCES}", *flags, folder / "table.c"),
-            *(SOURCES / file for file in C_FILES),
+            *("-Wall", f"-I{SOURCES}", *flags, str(folder / "table.c")),
+            *(str(SOURCES / file) for file in C_FILES),
             *paths,
             *("-Wl,--no-undefined", "-Wl,-z,noexecstack", f"-Wl,--version-script={folder / 'exports.map'}"),
-            *(*libraries, f"-Wl,-rpath,{prefix / 'lib'}", "-lm", "-pthread", "-o", folder / "library.so"),
+            *(
+                *libraries,
+                f"-Wl,-rpath,{prefix / 'lib'}",
+                "-lm",
+                "-pthread",
+                "-o",
+                str(folder / "library.so"),
+            ),
         ]
         _run(command, policy.name)
         target.parent.mkdir(parents=True, exist_ok=True)
