@@ -127,3 +127,24 @@ def check(status: int, doing: str) -> None:
         raise StarPUError(f"{doing}: unknown status {status}")
     summary = (error.__doc__ or "").splitlines()[0].rstrip(".")
     raise error(f"{doing}: {summary[0].lower()}{summary[1:]}")
+
+
+def failure_error(
+    status: int, task: str, policy: str, worker: int, answer: int, cause: BaseException | None
+) -> StarPUError:
+    """Return the error that a failed task's status stands for, with what failed in its message."""
+    because = f": {type(cause).__name__}: {cause}" if cause else ""
+    messages: dict[type[StarPUError], str] = {
+        KernelError: f"{task} failed on worker {worker}{because}",
+        PolicyRaisedError: f"policy {policy} raised at {task}{because}",
+        PolicyAnswerError: f"policy {policy} answered {answer} for {task}, "
+        "which is none of the workers or rows that can take it",
+        PolicyStarvedError: f"policy {policy} left every worker idle while {task} waited",
+        CostUnknownError: f"policy {policy} needs expected times and energies, and those of {task} are unknown; "
+        "measure them first",
+    }
+    error = ERRORS.get(status, StarPUError)
+    if error in messages:
+        return error(messages[error])
+    summary = (error.__doc__ or "").splitlines()[0].rstrip(".")
+    return error(f"submitting or waiting: {summary[0].lower()}{summary[1:]}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import numpy as np
 
 from dahl.starpu.errors import check
 from dahl.starpu.worker import Worker
+
+if TYPE_CHECKING:
+    from dahl.starpu.task import TaskGraph
 
 
 class Policy(Protocol):
@@ -167,3 +170,21 @@ class InstalledPolicy:
         """Tell the policy the live watts of the machine. Watts first: a fresh stamp never stands over old watts."""
         self.live[1] = watts
         self.live[0] = now_s
+
+
+def task_kinds(graphs: Sequence[tuple[TaskGraph, int]], workers: tuple[Worker, ...]) -> list[TaskKind]:
+    """Return the kinds of task of some graphs, each submitted so many times."""
+    found: dict[tuple[int, int], TaskKind] = {}
+    for graph, times in graphs:
+        for key, (codelet, costs, count) in graph.kinds().items():
+            before = found[key].count if key in found else 0
+            unknown = [float("nan")] * len(workers)
+            found[key] = TaskKind(
+                codelet.id,
+                costs.footprint if costs else 0,
+                before + count * times,
+                tuple(worker.arch in codelet.arches for worker in workers),
+                tuple(costs.length_s.tolist() if costs else unknown),
+                tuple(costs.energy_j.tolist() if costs else unknown),
+            )
+    return list(found.values())

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dahl.starpu import binding
 from dahl.starpu.data import DataHandle
 from dahl.starpu.errors import (
-    ERRORS,
     AlreadyRunningError,
     BadArgumentError,
-    CostUnknownError,
-    KernelError,
     NoWorkerError,
-    PolicyAnswerError,
-    PolicyRaisedError,
-    PolicyStarvedError,
     StarPUError,
     UnknownSchedulerError,
     check,
+    failure_error,
 )
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.platform import Platform
-from dahl.starpu.policy import InstalledPolicy, Policy, TaskKind, WattsOf
+from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
 from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
 from dahl.starpu.trace import DECISION, TRACE
@@ -59,6 +54,7 @@ class Runtime:
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
     ``with Runtime(...) as runtime`` does so natively, for interactive use.
+    While StarPU runs, the BLAS libraries that are loaded use one thread.
     """
 
     def __init__(
@@ -221,11 +217,6 @@ class Runtime:
         """Return StarPU's own account of a simulation's joules (starpu_energy_used); NaN natively."""
         return float(self.lib.dahl_energy_used_j())
 
-    def clock_offset_ns(self) -> int:
-        """Return what to add to StarPU's clock, in ns, to get ``time.monotonic_ns``. Natively only."""
-        before, now_s, after = time.monotonic_ns(), self.now_s(), time.monotonic_ns()
-        return (before + after) // 2 - round(now_s * 1e9)
-
     def take_trace(self) -> np.ndarray:
         """Return the records of the tasks that ended since the last call, ordered by their end, and forget them.
 
@@ -250,20 +241,7 @@ class Runtime:
         """Let a compiled policy plan for these graphs, each to be submitted so many times."""
         if self._installed is None:
             return
-        found: dict[tuple[int, int], TaskKind] = {}
-        for graph, times in graphs:
-            for key, (codelet, costs, count) in graph.kinds().items():
-                before = found[key].count if key in found else 0
-                unknown = [float("nan")] * len(self.workers)
-                found[key] = TaskKind(
-                    codelet.id,
-                    costs.footprint if costs else 0,
-                    before + count * times,
-                    tuple(worker.arch in codelet.arches for worker in self.workers),
-                    tuple(costs.length_s.tolist() if costs else unknown),
-                    tuple(costs.energy_j.tolist() if costs else unknown),
-                )
-        self._installed.plan(list(found.values()), self.workers)
+        self._installed.plan(task_kinds(graphs, self.workers), self.workers)
 
     def publish_watts(self, watts: float) -> None:
         """Tell a compiled policy the live watts of the machine, as just read."""
@@ -298,26 +276,14 @@ class Runtime:
         """Raise the error of a failed task, with the exception of its kernel or policy as the cause."""
         failure = self.ffi.new("dahl_failure *")
         self.lib.dahl_failure_get(failure)
-        error = ERRORS.get(status, StarPUError)
         cause = self._raised[0] if self._raised else None
         if cause is None and not isinstance(self._scheduler, str):
             cause = self._scheduler.raised()
-        codelet = self.codelets[failure.codelet].name if 0 <= failure.codelet < len(self.codelets) else "?"
-        policy = self.scheduler_name
-        about = f"task {failure.task} ({codelet})"
-        because = f": {type(cause).__name__}: {cause}" if cause else ""
-        messages: dict[type[StarPUError], str] = {
-            KernelError: f"{about} failed on worker {failure.worker}{because}",
-            PolicyRaisedError: f"policy {policy} raised at {about}{because}",
-            PolicyAnswerError: f"policy {policy} answered {failure.answer} for {about}, "
-            f"which is none of the workers or rows that can take it",
-            PolicyStarvedError: f"policy {policy} left every worker idle while {about} waited",
-            CostUnknownError: f"policy {policy} needs expected times and energies, and those of {about} are unknown; "
-            "measure them first",
-        }
-        if error not in messages:
-            check(status, "submitting or waiting")
-        raise error(messages[error]) from cause
+        known = 0 <= failure.codelet < len(self.codelets)
+        task = f"task {failure.task} ({self.codelets[failure.codelet].name if known else '?'})"
+        raise failure_error(
+            status, task, self.scheduler_name, failure.worker, failure.answer, cause
+        ) from cause
 
     # ---- inside ----
 
@@ -382,6 +348,8 @@ class Runtime:
         self._kept: dict[int, Any] = {}
         self._raised.clear()
         self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        # Workers are the parallelism; threads of BLAS's own would fight them for the cores, and change the bits.
+        self._blas = threadpool_limits(limits=1, user_api="blas")
         try:
             status = self.lib.dahl_init(self._config())
             if status == AlreadyRunningError.status:
@@ -392,7 +360,7 @@ class Runtime:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
         except BaseException:
-            sys.unraisablehook = self._previous_hook
+            self._restore()
             raise
         self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
         if self._installed:
@@ -406,8 +374,12 @@ class Runtime:
                 handle.unregister()
             check(self.lib.dahl_shutdown(), "shutting StarPU down")
         finally:
-            sys.unraisablehook = self._previous_hook
+            self._restore()
             self.workers = ()
+
+    def _restore(self) -> None:
+        sys.unraisablehook = self._previous_hook
+        self._blas.restore_original_limits()
 
     def _worker(self, number: int) -> Worker:
         info = self.ffi.new("dahl_worker *")

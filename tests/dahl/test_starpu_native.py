@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dahl import starpu
+from tests.dahl.children import child_json
 from tests.dahl.starpu_kernels import ADD, AFFINE, COUNT_UP, ENDS, REFUSE_NEGATIVE, SPIN, TOTAL
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))
@@ -266,3 +267,28 @@ def test_an_unregistered_handle_is_refused() -> None:
             runtime.submit(affine, [handle], args)
         with pytest.raises(ValueError, match="handle 0 of the task is unregistered"):
             runtime.graph().add(affine, [handle], args)
+
+
+def test_blas_has_one_thread_while_starpu_runs_and_its_own_number_afterwards() -> None:
+    threads = child_json(
+        """
+import json, os
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.pop(name, None)
+import numpy as np
+from threadpoolctl import threadpool_info
+from dahl import starpu
+
+def blas():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+before = blas()
+with starpu.Runtime(cpu_workers=1):
+    inside = blas()
+print(json.dumps([before, inside, blas()]))
+"""
+    )
+    before, inside, after = threads
+    assert before == after
+    assert before == [len(os.sched_getaffinity(0))] * len(before)
+    assert inside == [1] * len(before)

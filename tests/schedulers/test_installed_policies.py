@@ -114,7 +114,7 @@ def test_unknown_costs_stop_the_run_before_the_first_task() -> None:
 
 
 def test_a_policy_that_cannot_be_compiled_says_why() -> None:
-    with pytest.raises(PolicyCompileError, match=r"Uncompilable: pick cannot be compiled"):
+    with pytest.raises(PolicyCompileError, match=r"Uncompilable: pick or a hook cannot be compiled"):
         run_tasks(Uncompilable())
 
 
