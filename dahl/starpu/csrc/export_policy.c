@@ -33,9 +33,10 @@ void dahl_stop(const char *format, ...)
 
 void dahl_fail(int status, const struct dahl_record *record, int worker, int64_t answer)
 {
-    const char *name = record ? starpu_task_get_name(record->task) : NULL;
-    char about[128];
-    snprintf(about, sizeof(about), "task %lld (%s)", record ? (long long)record->job : -1LL, name ? name : "unnamed");
+    char about[128] = "a task of StarPU's own";
+    if (record)
+        snprintf(about, sizeof(about), "task %lld (%s)", (long long)record->job,
+                 record->task->name ? record->task->name : record->codelet->name);
     if (status == DAHL_POLICY_RAISED)
         fprintf(stderr, "policy %s raised at %s\n", dahl_exported.name, about);
     else if (status == DAHL_POLICY_BAD_ANSWER)
