@@ -42,7 +42,9 @@ def run(runtime: starpu.Runtime, path: Path) -> list[int]:
     for tag, line in enumerate(path.read_text().splitlines()):
         cpu_us, gpu_us, priority, x, y = line.split()
         lengths = [float(cpu_us if w.arch == "cpu" else gpu_us) * 1e-6 for w in runtime.workers]
-        net_w = [(busy - idle) for idle, busy in (CPU_W if w.arch == "cpu" else GPU_W for w in runtime.workers)]
+        net_w = [
+            (busy - idle) for idle, busy in (CPU_W if w.arch == "cpu" else GPU_W for w in runtime.workers)
+        ]
         costs = kinds.setdefault(
             (cpu_us, gpu_us),
             starpu.Costs(lengths, [length * watts for length, watts in zip(lengths, net_w, strict=True)]),
@@ -61,9 +63,7 @@ def main() -> None:
     path, home, name = sys.argv[1:]
     module, _, attribute = name.rpartition(".")
     policy = getattr(importlib.import_module(module), attribute)()
-    runtime = starpu.Runtime(
-        platform=NODE, scheduler=CompiledPolicy(policy), watts=watts_of, home=Path(home)
-    )
+    runtime = starpu.Runtime(platform=NODE, scheduler=CompiledPolicy(policy), watts=watts_of, home=Path(home))
     print(json.dumps(runtime.run(run, Path(path))))
 
 

@@ -23,8 +23,10 @@ from tests.schedulers.run_graph import BASE_W, CPU_W, GPU_W, NODE
 CC = shlex.split(os.environ.get("CC", "cc"))
 WATTS = {
     "DAHL_BASE_W": str(BASE_W),
-    **{"DAHL_CPU_IDLE_W": str(CPU_W[0]), "DAHL_CPU_BUSY_W": str(CPU_W[1])},
-    **{"DAHL_CUDA_IDLE_W": str(GPU_W[0]), "DAHL_CUDA_BUSY_W": str(GPU_W[1])},
+    "DAHL_CPU_IDLE_W": str(CPU_W[0]),
+    "DAHL_CPU_BUSY_W": str(CPU_W[1]),
+    "DAHL_CUDA_IDLE_W": str(GPU_W[0]),
+    "DAHL_CUDA_BUSY_W": str(GPU_W[1]),
 }
 TEST_POLICIES = "tests.schedulers.policies"
 EXPORTABLE = "tests.schedulers.exportable"
@@ -64,7 +66,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 
 def write_graph(path: Path, count: int, *, seed: int = 1, length_us: int = 1000) -> Path:
-    """Tasks of three kinds over 16 vectors: the first is 8 times faster on a GPU, the second equal, the third slower."""
+    """Tasks of three kinds over 16 vectors: 8 times faster on a GPU, equal, and slower."""
     draw = random.Random(seed)
     kinds = [(8 * length_us, length_us), (2 * length_us, 2 * length_us), (length_us, 3 * length_us)]
     lines = []
@@ -176,7 +178,7 @@ def test_starpu_lists_the_policy_with_its_parameters(
 def test_an_uncalibrated_program_spreads_its_tasks_until_starpu_knows_them(
     policy: str, programs: dict[str, Path], exported: Export, tmp_path: Path
 ) -> None:
-    """StarPU wants 10 measurements of a kind (src/core/perfmodel/perfmodel_history.c); all tasks are of one kind here."""
+    """StarPU wants 10 measurements of a kind (src/core/perfmodel/perfmodel_history.c). These are a chain of one kind."""
     graph = tmp_path / "graph"
     graph.write_text("200 200 0 0 1\n" * 60)
     library, name = exported(policy), policy.rpartition(".")[2]
@@ -242,7 +244,11 @@ def test_tasks_that_the_program_places_itself_stay_out_of_the_accounts(
     [
         (f"{TEST_POLICIES}.RaisesAt", ["count=3"], "policy raises_at raised at task 2 (work)"),
         (f"{EXPORTABLE}.RaisesWithNumbers", [], "policy raises_with_numbers raised at task 2 (work)"),
-        (f"{TEST_POLICIES}.Always", ["answer=77"], "policy always answered 77 for task 0 (work), which is none"),
+        (
+            f"{TEST_POLICIES}.Always",
+            ["answer=77"],
+            "policy always answered 77 for task 0 (work), which is none",
+        ),
         (f"{TEST_POLICIES}.NeverTakes", [], "policy never_takes left every worker idle while task 0 (work)"),
     ],
 )
@@ -359,3 +365,58 @@ def test_every_policy_of_the_package_is_found_by_the_name_of_its_file() -> None:
     for name, owner in names.items():
         assert owner.__module__ == f"schedulers.{name}"
         assert export.find_policy(name) is export.find_policy(owner.__name__) is owner
+
+
+# ---- StarPU's own Cholesky example ----
+
+CHOLESKY = {"potrf": 16, "trsm": 120, "syrk": 120, "gemm": 560}
+"""Tasks of each kind for 16 x 16 tiles: n, n(n-1)/2, n(n-1)/2 and n(n-1)(n-2)/6."""
+
+
+def build_cholesky(variant: str) -> Path:
+    command = [sys.executable, "scripts/build-cholesky", "--variant", variant]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def counts_by(stats: Path, column: str) -> dict[str, int]:
+    table: dict[str, int] = {}
+    for row in count_table(stats):
+        table[row[column]] = table.get(row[column], 0) + int(row["tasks"])
+    return table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["schedulers.EagerEnergy", f"{TEST_POLICIES}.EarliestFinish"])
+def test_starpus_cholesky_ends_with_a_right_result(policy: str, exported: Export, tmp_path: Path) -> None:
+    """The program multiplies its factor out again and aborts where an element is off by more than 1e-4."""
+    library, name, stats = exported(policy), policy.rpartition(".")[2], tmp_path / "stats.tsv"
+    settings = {**WATTS, "DAHL_POLICY_STATS": str(stats), "OPENBLAS_NUM_THREADS": "1"}
+    settings["STARPU_HISTORY_MAX_ERROR"] = "100000"
+    for run in range(2):
+        arguments = ("-size", "3200", "-nblocks", "16", "-check")
+        done = run_program(build_cholesky("native"), library, name, *arguments, home=tmp_path, **settings)
+        assert done.returncode == 0, done.stderr
+        assert "comparing results" in done.stderr
+        kinds = counts_by(stats, "codelet")
+        assert {kind.removeprefix("chol_model_"): count for kind, count in kinds.items()} == CHOLESKY
+        assert (total(stats, "spread") > 0) == (run == 0)
+
+
+@pytest.mark.slow
+def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_most_of_the_work(
+    exported: Export, tmp_path: Path
+) -> None:
+    """StarPU brings measured models of mirage: 12 cores of which 3 drive the 3 GPUs."""
+    library, stats = exported("schedulers.EagerEnergy", variant="simgrid"), tmp_path / "stats.tsv"
+    settings = {**WATTS, "DAHL_POLICY_STATS": str(stats), "STARPU_HOSTNAME": "mirage", "STARPU_NCUDA": "3"}
+    arguments = ("-size", "15360", "-nblocks", "16")
+    program = build_cholesky("simgrid")
+    done = run_program(program, library, "eager_energy", *arguments, home=tmp_path, **settings)
+    assert done.returncode == 0, done.stderr
+    assert said_by_policy(done.stderr) == []
+    workers = counts_by(stats, "name")
+    assert len(workers) == 12
+    assert sum(workers.values()) == sum(CHOLESKY.values())
+    assert sum(count for name, count in workers.items() if name.startswith("CUDA")) > 408
