@@ -178,7 +178,7 @@ def test_starpu_lists_the_policy_with_its_parameters(
 def test_an_uncalibrated_program_spreads_its_tasks_until_starpu_knows_them(
     policy: str, programs: dict[str, Path], exported: Export, tmp_path: Path
 ) -> None:
-    """StarPU wants 10 measurements of a kind (src/core/perfmodel/perfmodel_history.c). These are a chain of one kind."""
+    """StarPU wants 10 measurements of a kind (src/core/perfmodel/perfmodel_history.c); this is a chain of one kind."""
     graph = tmp_path / "graph"
     graph.write_text("200 200 0 0 1\n" * 60)
     library, name = exported(policy), policy.rpartition(".")[2]
