@@ -134,12 +134,24 @@ class CompiledPolicy:
         """
         return int(self._compiled["entry"].address)
 
+    def compile_afresh(self) -> dict[str, Any]:
+        """Return the Numba cfuncs of ``place`` or ``pick`` and of the hooks, past the disk cache.
+
+        What comes from the cache has no code to look at. Raises PolicyCompileError as ``entry`` does.
+        """
+        compiled = self._translated(cached=False)
+        method = "place" if self.kind == "placement" else "pick"
+        return {method: compiled["entry"], **{hook: compiled[hook] for hook in self.policy.HOOKS}}
+
     @cached_property
     def _compiled(self) -> dict[str, Any]:
+        return self._translated(cached=True)
+
+    def _translated(self, *, cached: bool) -> dict[str, Any]:
         from numba.core.errors import NumbaError
 
         try:
-            return self._load()
+            return self._load(cached=cached)
         except NumbaError as error:
             method = "place" if self.kind == "placement" else "pick"
             raise PolicyCompileError(
@@ -160,11 +172,12 @@ class CompiledPolicy:
         given = ", ".join(f"float({str(v)!r})" if isinstance(v, float) else repr(v) for v in values)
         return ENTRY.format(name=self.name, origin=origin, names=names, values=given, body=body)
 
-    def _load(self) -> dict[str, Any]:
+    def _load(self, *, cached: bool) -> dict[str, Any]:
         owner = type(self.policy)
         method = "place" if self.kind == "placement" else "pick"
         module = sys.modules[owner.__module__]
-        if owner.__module__ == "__main__" or getattr(module, owner.__qualname__, None) is not owner:
+        by_name = owner.__module__ != "__main__" and getattr(module, owner.__qualname__, None) is owner
+        if not cached or not by_name:
             namespace: dict[str, Any] = {"method": getattr(owner, method), owner.__name__: owner}
             exec(compile(self._source("", cached=False), f"<policy {self.name}>", "exec"), namespace)
             return namespace

@@ -112,7 +112,9 @@ def test_the_b_level_is_the_longest_way_to_the_end_of_the_graph() -> None:
 def test_interpreted_and_compiled_decide_alike() -> None:
     outcomes = []
     for wrap in (CompiledPolicy, InterpretedPolicy):
-        with starpu.Runtime(cpu_workers=2, scheduler=wrap(EarliestFinish()), watts=watts, explain=True) as runtime:
+        with starpu.Runtime(
+            cpu_workers=2, scheduler=wrap(EarliestFinish()), watts=watts, explain=True
+        ) as runtime:
             spin = runtime.codelet("spin", SPIN, model="costs")
             graph = runtime.graph()
             for length in (5.0, 1.0, 3.0, 2.0, 4.0, 1.0):

@@ -63,7 +63,12 @@ void dahl_idle_deinit(void);
 
 static inline struct dahl_record *dahl_record_of(struct starpu_task *task)
 {
+#ifdef DAHL_EXPORTED
+    /* Of tasks that the program itself put on a worker the policy hears nothing. */
+    return task->execute_on_a_specific_worker ? NULL : task->sched_data;
+#else
     /* Every task of this binding has its callback set; StarPU's own internal tasks do not. */
     return task->callback_func == dahl_trace_callback ? task->cl_arg : NULL;
+#endif
 }
 #endif

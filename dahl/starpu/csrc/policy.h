@@ -10,6 +10,7 @@ struct dahl_accounts {
     int64_t running;     /* tasks handed to a worker and not done */
     double available_at_s[STARPU_NMAXWORKERS];
     int64_t queued[STARPU_NMAXWORKERS];
+    int64_t handed[STARPU_NMAXWORKERS]; /* of those, given past the policy: in exported policies only */
 };
 
 extern struct dahl_accounts dahl_accounts;

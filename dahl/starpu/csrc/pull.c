@@ -205,13 +205,14 @@ static int ask_pick(int worker, int rows, double now)
     return oldest_row(rows);
 }
 
-/* An idle worker that has not been asked since something last changed, or -1. */
+/* An idle worker that has not been asked since something last changed, or -1. One that was handed a task asks when
+ * that ends. */
 static int next_to_ask(void)
 {
     if (dahl_accounts.ready_count == 0)
         return -1;
     for (int w = 0; w < dahl_state.nworkers; w++)
-        if (q.idle[w] && q.asked_generation[w] != q.generation)
+        if (q.idle[w] && !dahl_accounts.handed[w] && q.asked_generation[w] != q.generation)
             return w;
     return -1;
 }
