@@ -3,15 +3,23 @@
 from schedulers.base import PlacementPolicy, PullPolicy
 from schedulers.compiled import CompiledPolicy, PolicyCompileError
 from schedulers.eager_energy import EagerEnergy
+from schedulers.edp import Edp
+from schedulers.energy_greedy import EnergyGreedy
+from schedulers.gamma_mct import GammaMct
 from schedulers.interpreted import InterpretedPolicy
+from schedulers.power_cap import PowerCap
 from schedulers.starpu import StarPUScheduler
 
 __all__ = [
     "CompiledPolicy",
     "EagerEnergy",
+    "Edp",
+    "EnergyGreedy",
+    "GammaMct",
     "InterpretedPolicy",
     "PlacementPolicy",
     "PolicyCompileError",
+    "PowerCap",
     "PullPolicy",
     "StarPUScheduler",
 ]

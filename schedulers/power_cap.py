@@ -1,0 +1,112 @@
+"""Hold tasks back while the machine's power would pass a cap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numba
+
+from schedulers.base import PullPolicy
+from schedulers.parameters import check_number
+
+_CLOCK_S, _MODELLED_W, _MODELLED_J, _READINGS, _READ_AT_S, _SEEN_S, _SEEN_J, _CORRECTION_W = range(8)
+"""Places in the policy's memory."""
+_SAME_READING_S = 1e-7
+
+
+@numba.njit(error_model="numpy")
+def advance(memory: Any, now_s: float, modelled_w: float) -> None:
+    """Add up the joules that the model tells until now; from now on it tells ``modelled_w``."""
+    if memory[_CLOCK_S] == 0:
+        memory[_SEEN_S] = now_s
+    else:
+        memory[_MODELLED_J] += memory[_MODELLED_W] * (now_s - memory[_CLOCK_S])
+    memory[_CLOCK_S] = now_s
+    memory[_MODELLED_W] = modelled_w
+
+
+@numba.njit(error_model="numpy")
+def learn(memory: Any, read_at_s: float, measured_w: float, gain: float) -> None:
+    """Move the correction towards what a new reading says; an old one teaches nothing."""
+    if memory[_READINGS] > 0 and read_at_s <= memory[_READ_AT_S] + _SAME_READING_S:
+        return
+    elapsed_s = memory[_CLOCK_S] - memory[_SEEN_S]
+    mean_w = memory[_MODELLED_W]
+    if elapsed_s > 0:
+        mean_w = (memory[_MODELLED_J] - memory[_SEEN_J]) / elapsed_s
+    share = gain if memory[_READINGS] > 0 else 1.0
+    memory[_CORRECTION_W] += share * (measured_w - mean_w - memory[_CORRECTION_W])
+    memory[_READINGS] += 1
+    memory[_READ_AT_S] = read_at_s
+    memory[_SEEN_S] = memory[_CLOCK_S]
+    memory[_SEEN_J] = memory[_MODELLED_J]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerCap(PullPolicy):
+    """Let an idle worker take a task only if the machine then stays within ``cap_w``.
+
+        power_w + busy_w - idle_w <= cap_w
+
+    ``power_w`` is ``modelled_w``, what the running tasks should draw, plus a correction while the last reading is no
+    older than ``max_age_s``. Each new reading moves the correction by ``gain`` of the gap left between it and the
+    model's mean since the reading before: an integral controller, at rest where the model agrees with the meter.
+    So a task that was let in after the last reading counts at once, and one that has ended no longer.
+
+    The oldest task that may run goes first. Where the idle workers that can run it do not all fit under the cap, it is
+    left to the one of them that adds the fewest watts (of equals the lowest id). When nothing runs one task always may.
+    So by the model a machine whose idle watts are below the cap exceeds it by at most one task's, while that is alone.
+    A busy worker that queues ahead adds nothing. The decision log's score is the power with the task on that worker.
+    Source: power capping by task mapping, Komoda et al., ICCD 2013; this admission rule and correction are this
+    project's.
+    """
+
+    HOOKS: ClassVar[tuple[str, ...]] = ("task_ended",)
+
+    cap_w: float = 100.0
+    """Watts of the whole machine that tasks must not push it over, > 0."""
+    max_age_s: float = 1.0
+    """Age beyond which a reading is not trusted, > 0; the model alone counts then."""
+    gain: float = 0.5
+    """Share of the gap that the correction takes up at each reading, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        check_number("cap_w", self.cap_w, above=0)
+        check_number("max_age_s", self.max_age_s, above=0)
+        check_number("gain", self.gain, above=0, at_most=1)
+
+    def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
+        """Return the oldest row that this worker may take, or -1."""
+        advance(memory, system.now_s, system.modelled_w)
+        power_w = system.modelled_w
+        if system.measured_w >= 0 and system.measured_age_s <= self.max_age_s:  # NaN where there is no meter
+            learn(memory, system.now_s - system.measured_age_s, system.measured_w, self.gain)
+            power_w += memory[_CORRECTION_W]
+        chosen, chosen_added_w = -1, 0.0
+        for row in range(len(ready)):
+            if chosen >= 0 and ready[row].sequence > ready[chosen].sequence:
+                continue
+            added_w, all_added_w, preferred = 0.0, 0.0, worker
+            if workers[row, worker].queued == 0:
+                added_w = workers[row, worker].busy_w - workers[row, worker].idle_w
+            least_w = added_w
+            for w in range(workers.shape[1]):
+                if not workers[row, w].can_run or workers[row, w].queued > 0:
+                    continue
+                own_w = workers[row, w].busy_w - workers[row, w].idle_w
+                all_added_w += own_w
+                workers[row, w].score = power_w + own_w
+                if own_w < least_w or (own_w == least_w and w < preferred):
+                    least_w, preferred = own_w, w
+            fits = power_w + added_w <= self.cap_w or system.running_count == 0
+            binds = power_w + all_added_w > self.cap_w
+            if fits and (preferred == worker or not binds):
+                chosen, chosen_added_w = row, added_w
+        memory[_MODELLED_W] += chosen_added_w
+        return chosen
+
+    def task_ended(self, task: Any, worker: int, length_s: float, system: Any, memory: Any) -> None:
+        """Note from when on the model tells less."""
+        advance(memory, system.now_s, system.modelled_w)
