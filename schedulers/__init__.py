@@ -5,8 +5,12 @@ from schedulers.compiled import CompiledPolicy, PolicyCompileError
 from schedulers.eager_energy import EagerEnergy
 from schedulers.edp import Edp
 from schedulers.energy_greedy import EnergyGreedy
+from schedulers.erase import Erase
 from schedulers.gamma_mct import GammaMct
+from schedulers.hetero_energy import HeteroEnergy
 from schedulers.interpreted import InterpretedPolicy
+from schedulers.lp_quota import LpQuota
+from schedulers.park import Park
 from schedulers.power_cap import PowerCap
 from schedulers.starpu import StarPUScheduler
 
@@ -15,8 +19,12 @@ __all__ = [
     "EagerEnergy",
     "Edp",
     "EnergyGreedy",
+    "Erase",
     "GammaMct",
+    "HeteroEnergy",
     "InterpretedPolicy",
+    "LpQuota",
+    "Park",
     "PlacementPolicy",
     "PolicyCompileError",
     "PowerCap",

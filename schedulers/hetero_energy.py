@@ -1,0 +1,96 @@
+"""HeteroPrio on energy ratios: each class takes first what it does for the fewest joules beside the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numba
+import numpy as np
+
+from schedulers.base import PullPolicy
+
+CLASSES = 512
+"""memory[class] counts its workers; memory[CLASSES + class] adds up seconds of what they have and of what is ready."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeteroEnergy(PullPolicy):
+    """Take the kind whose joules elsewhere are the largest multiple of those here, unless that makes the end later.
+
+    Kinds of ready tasks are ranked by ``e_elsewhere / e_here``, where elsewhere is the cheapest other worker class; the
+    oldest goes first among equals. With one class of CPUs and one of GPUs this is HeteroPrio's queue sorted by
+    ``e_cpu / e_gpu``: GPUs take from one end and CPUs from the other. On a machine of one class it is first in,
+    first out. Energies are net of idle.
+
+    HeteroPrio restarts a task on the fast class when a slow worker would end it last (spoliation), which StarPU cannot
+    do. So a worker leaves a task to a faster class if that one could work off everything that is ready sooner:
+
+        transfer_s + length_here > end_slack * (mean available_s + ready work / workers)   of the faster class
+
+    The fastest class of a kind never declines it, so no task starves. Sources: Agullo et al., Concurrency and
+    Computation: Practice and Experience 2016; Beaumont et al., IPDPS 2017 (HeteroPrio, on ratios of time).
+    """
+
+    end_slack: float = 1.0
+    """Multiple of the faster class's end up to which a slower worker takes a task, >= 0. Infinite: plain HeteroPrio."""
+
+    def __post_init__(self) -> None:
+        if not self.end_slack >= 0:
+            raise ValueError(f"end_slack must be 0 or more, got {self.end_slack}")
+
+    def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
+        """Return the row that suits this worker best, or -1."""
+        _sum_work(ready, workers, memory)
+        chosen, best = -1, 0.0
+        for row in range(len(ready)):
+            ratio = _advantage(worker, workers[row])
+            workers[row, worker].score = ratio
+            older = chosen >= 0 and ready[row].sequence < ready[chosen].sequence
+            better = chosen < 0 or ratio > best or (ratio == best and older)
+            if better and not _ends_later(worker, workers[row], self.end_slack, memory):
+                chosen, best = row, ratio
+        return chosen
+
+
+@numba.njit
+def _sum_work(ready: Any, workers: Any, memory: Any) -> None:
+    for other in range(workers.shape[1]):
+        memory[workers[0, other].worker_class] = 0.0
+        memory[CLASSES + workers[0, other].worker_class] = 0.0
+    for other in range(workers.shape[1]):
+        memory[workers[0, other].worker_class] += 1.0
+        memory[CLASSES + workers[0, other].worker_class] += workers[0, other].available_s
+    for row in range(len(ready)):
+        for other in range(workers.shape[1]):
+            if workers[row, other].can_run:
+                c = workers[row, other].worker_class
+                # Each worker adds its share, so that the class counts the row once.
+                memory[CLASSES + c] += ready[row].count * workers[row, other].length_s / memory[c]
+
+
+@numba.njit
+def _advantage(worker: int, row: Any) -> float:
+    """Joules on the cheapest other class over those here; infinite where no other class can run it."""
+    elsewhere_j = -1.0
+    for other in range(len(row)):
+        if not row[other].can_run or row[other].worker_class == row[worker].worker_class:
+            continue
+        if elsewhere_j < 0 or row[other].energy_j < elsewhere_j:
+            elsewhere_j = row[other].energy_j
+    return elsewhere_j / row[worker].energy_j if elsewhere_j >= 0 and row[worker].energy_j > 0 else np.inf
+
+
+@numba.njit
+def _ends_later(worker: int, row: Any, end_slack: float, memory: Any) -> bool:
+    """Whether a faster class could work off all that is ready before this worker has done one task of the row."""
+    here_s = row[worker].transfer_s + row[worker].length_s
+    for other in range(len(row)):
+        c = row[other].worker_class
+        if not row[other].can_run or c == row[worker].worker_class:
+            continue
+        faster = row[other].length_s < row[worker].length_s
+        if faster and here_s > end_slack * memory[CLASSES + c] / memory[c]:
+            return True
+    return False
