@@ -107,7 +107,7 @@ class Course:
         gpus = draw.random(workers) < 0.4 if not ties else classes == 2
         self.arch = np.where(gpus, CUDA, CPU)
         self.node = np.where(gpus, 1 + np.arange(workers), 0)
-        self.worker_class = classes
+        self.worker_class = np.unique(classes, return_inverse=True)[1]  # numbered without gaps
         groups = 3 if ties else workers
         speed = 10 ** draw.uniform(-1, 1, (kinds, groups))
         drawn_w = draw.uniform(5, 50, (2, groups))
@@ -118,8 +118,9 @@ class Course:
         self.energy_j = (
             self.length_s * drawn_w[1, classes] * draw.uniform(0.5, 1.5, (kinds, groups))[:, classes]
         )
-        self.can_run = draw.random((kinds, groups))[:, classes] < 0.8
-        self.can_run[np.arange(kinds), draw.integers(0, workers, kinds)] = True
+        able = draw.random((kinds, groups)) < 0.8
+        able[np.arange(kinds), draw.choice(classes, kinds)] = True
+        self.can_run = able[:, classes]
         self.live_w = bool(draw.random() < 0.5)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from schedulers.base import PlacementPolicy
+from schedulers.estimates import known_or_zero
 from schedulers.parameters import check_number
 
 
@@ -46,16 +47,18 @@ class GammaMct(PlacementPolicy):
         earliest_s, horizon_s = math.inf, 0.0
         for w in range(len(workers)):
             if workers[w].can_run:
-                finish_s = max(workers[w].available_s, workers[w].transfer_s) + workers[w].length_s
+                finish_s = (
+                    max(workers[w].available_s, known_or_zero(workers[w].transfer_s)) + workers[w].length_s
+                )
                 earliest_s = min(earliest_s, finish_s)
                 horizon_s = max(horizon_s, workers[w].available_s)
         chosen, least = -1, math.inf
         for w in range(len(workers)):
             if not workers[w].can_run:
                 continue
-            finish_s = max(workers[w].available_s, workers[w].transfer_s) + workers[w].length_s
+            finish_s = max(workers[w].available_s, known_or_zero(workers[w].transfer_s)) + workers[w].length_s
             prolonged_j = (system.base_w + system.idle_w) * max(0.0, finish_s - horizon_s)
-            fitness = self.alpha * (finish_s - earliest_s) + self.beta * workers[w].transfer_s
+            fitness = self.alpha * (finish_s - earliest_s) + self.beta * known_or_zero(workers[w].transfer_s)
             fitness += self.gamma_s_per_j * (workers[w].energy_j + prolonged_j)
             workers[w].score = fitness
             if fitness < least:
