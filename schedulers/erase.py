@@ -10,6 +10,7 @@ import numpy as np
 
 from schedulers.base import PullPolicy
 from schedulers.kinds import MAX_CLASSES, MAX_WORKERS, add_kind, find_kind
+from schedulers.parameters import check_number
 
 TAKEN, ENDED, LENGTH = (MAX_CLASSES * i for i in range(3))
 """In a kind's row of the table, for each class: tasks taken to learn, tasks that ended, and their seconds."""
@@ -43,10 +44,8 @@ class Erase(PullPolicy):
     """Most joules of a stolen task as a multiple of those on its cheapest class, >= 1. 1: no stealing."""
 
     def __post_init__(self) -> None:
-        if not self.explore >= 1:
-            raise ValueError(f"explore must be 1 or more, got {self.explore}")
-        if not self.steal_ratio >= 1:
-            raise ValueError(f"steal_ratio must be 1 or more, got {self.steal_ratio}")
+        check_number("explore", self.explore, at_least=1)
+        check_number("steal_ratio", self.steal_ratio, at_least=1)
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
         """Return the oldest row to learn from, else the oldest that is cheapest here or may be stolen, or -1."""

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from schedulers.base import PullPolicy
+from schedulers.parameters import check_number
 
 CLASSES = 512
 """memory[class] counts its workers; memory[CLASSES + class] adds up seconds of what they have and of what is ready."""
@@ -29,16 +30,20 @@ class HeteroEnergy(PullPolicy):
 
         transfer_s + length_here > end_slack * (mean available_s + ready work / workers)   of the faster class
 
-    The fastest class of a kind never declines it, so no task starves. Sources: Agullo et al., Concurrency and
-    Computation: Practice and Experience 2016; Beaumont et al., IPDPS 2017 (HeteroPrio, on ratios of time).
+    and, which HeteroPrio does not, any task that takes more than ``max_ratio`` times the joules of its cheapest class.
+    Of the classes within ``max_ratio`` the fastest never declines, so no task starves.
+    Sources: Agullo et al., Concurrency and Computation: Practice and Experience 2016; Beaumont et al., IPDPS 2017
+    (HeteroPrio, on ratios of time).
     """
 
     end_slack: float = 1.0
     """Multiple of the faster class's end up to which a slower worker takes a task, >= 0. Infinite: plain HeteroPrio."""
+    max_ratio: float = 1.2
+    """Most joules of a task as a multiple of those on its cheapest class, >= 1. Infinite: plain HeteroPrio."""
 
     def __post_init__(self) -> None:
-        if not self.end_slack >= 0:
-            raise ValueError(f"end_slack must be 0 or more, got {self.end_slack}")
+        check_number("end_slack", self.end_slack, at_least=0)
+        check_number("max_ratio", self.max_ratio, at_least=1)
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
         """Return the row that suits this worker best, or -1."""
@@ -49,7 +54,10 @@ class HeteroEnergy(PullPolicy):
             workers[row, worker].score = ratio
             older = chosen >= 0 and ready[row].sequence < ready[chosen].sequence
             better = chosen < 0 or ratio > best or (ratio == best and older)
-            if better and not _ends_later(worker, workers[row], self.end_slack, memory):
+            most_j = self.max_ratio * _cheapest_j(workers[row])
+            if not better or workers[row, worker].energy_j > most_j:
+                continue
+            if not _ends_later(worker, workers[row], most_j, self.end_slack, memory):
                 chosen, best = row, ratio
         return chosen
 
@@ -83,12 +91,21 @@ def _advantage(worker: int, row: Any) -> float:
 
 
 @numba.njit
-def _ends_later(worker: int, row: Any, end_slack: float, memory: Any) -> bool:
-    """Whether a faster class could work off all that is ready before this worker has done one task of the row."""
+def _cheapest_j(row: Any) -> float:
+    cheapest_j = np.inf
+    for other in range(len(row)):
+        if row[other].can_run:
+            cheapest_j = min(cheapest_j, row[other].energy_j)
+    return cheapest_j
+
+
+@numba.njit
+def _ends_later(worker: int, row: Any, most_j: float, end_slack: float, memory: Any) -> bool:
+    """Whether a faster class that takes it could be done with all that is ready before this worker is with one task."""
     here_s = row[worker].transfer_s + row[worker].length_s
     for other in range(len(row)):
         c = row[other].worker_class
-        if not row[other].can_run or c == row[worker].worker_class:
+        if not row[other].can_run or c == row[worker].worker_class or row[other].energy_j > most_j:
             continue
         faster = row[other].length_s < row[worker].length_s
         if faster and here_s > end_slack * memory[CLASSES + c] / memory[c]:

@@ -11,6 +11,7 @@ import numpy as np
 from schedulers.base import PlacementPolicy
 from schedulers.bounds import area_bound, least_makespan_s
 from schedulers.kinds import MAX_CLASSES, MAX_WORKERS, add_kind, costs_by_class, find_kind
+from schedulers.parameters import check_number
 
 PLACED = 0
 """In a kind's row of the table: how many tasks of the kind were placed since the plan."""
@@ -46,8 +47,7 @@ class LpQuota(PlacementPolicy):
     """Latest end of the epoch as a multiple of the linear program's least makespan, >= 1; infinite: no deadline."""
 
     def __post_init__(self) -> None:
-        if not self.max_slowdown >= 1:
-            raise ValueError(f"max_slowdown must be 1 or more, got {self.max_slowdown}")
+        check_number("max_slowdown", self.max_slowdown, at_least=1)
 
     def plan(self, kinds: Any, workers: Any, system: Any, memory: Any) -> None:
         """Solve the linear program for these counts and put the quotas into the table."""

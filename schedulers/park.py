@@ -10,6 +10,7 @@ import numpy as np
 from schedulers.base import PullPolicy
 from schedulers.bounds import fewest_watts, least_makespan_s
 from schedulers.kinds import MAX_WORKERS, add_kind, costs_by_class, find_kind
+from schedulers.parameters import check_number
 
 START_S, WORK_S, TAKEN_S, DEADLINE_S, NEEDED_S, ALL_S, PROBING = range(7)
 """In memory, in seconds: when the first task was taken, the epoch's work, what was taken of it, the deadline, what the
@@ -45,15 +46,13 @@ class Park(PullPolicy):
     PLANS: ClassVar[bool] = True
 
     max_slowdown: float = 1.5
-    """Deadline of the epoch as a multiple of its length with every worker active, >= 1."""
+    """Deadline of the epoch as a multiple of its length with every worker active, 1 to 1e6."""
     probe_share: float = 0.05
-    """Share of the work over which the pace of all workers is measured, in [0, 1). 0: the area's pace is taken."""
+    """Share of the work over which the pace of all workers is measured, 0 to 1. 0: the area's pace is taken."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_slowdown < float("inf"):
-            raise ValueError(f"max_slowdown must be 1 or more and finite, got {self.max_slowdown}")
-        if not 0 <= self.probe_share < 1:
-            raise ValueError(f"probe_share must be at least 0 and below 1, got {self.probe_share}")
+        check_number("max_slowdown", self.max_slowdown, at_least=1, at_most=1e6)
+        check_number("probe_share", self.probe_share, at_least=0, at_most=1)
 
     def plan(self, kinds: Any, workers: Any, system: Any, memory: Any) -> None:
         """Choose the active workers for these counts."""

@@ -113,8 +113,8 @@ def test_unknown_idle_watts_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"explore": 0}, "explore must be 1 or more, got 0"),
-        ({"steal_ratio": 0.9}, "steal_ratio must be 1 or more, got 0.9"),
+        ({"explore": 0}, "explore must be a number at least 1, got 0"),
+        ({"steal_ratio": 0.9}, "steal_ratio must be a number at least 1, got 0.9"),
         ({"steal_ratio": math.nan}, "got nan"),
     ],
 )

@@ -12,6 +12,8 @@ from tests.schedulers.records import empty_memory, kinds_of, system_of, workers_
 from tests.schedulers.simulated_graph import SmallNode, Work, schedule
 
 NODE = SmallNode(("fast", "slow", "slow"), {"slow": (1, 6), "fast": (4, 34)})
+PLAIN = HeteroEnergy(max_ratio=math.inf)
+"""HeteroPrio with the guard."""
 BY_HAND = ["fast", "slow", "slow", "fast", "fast", "fast", "fast"]
 WORK = Work(
     {"A": {"slow": (8, 40), "fast": (1, 20)}, "B": {"slow": (4, 12), "fast": (2, 48)}},
@@ -33,7 +35,7 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     4  The slow cores are free. B6 would take them until 8; fast would be done at 5 + 2 = 7 (4 > 1 + 2): left.
     5  fast: B6, until 7.
     """
-    done = schedule(HeteroEnergy(), NODE, WORK, tmp_path)
+    done = schedule(PLAIN, NODE, WORK, tmp_path)
     assert done.classes == BY_HAND
     assert {done.workers[1], done.workers[2]} == {"slow0", "slow1"}
     order = sorted((0, 3, 4, 5, 6), key=lambda task: done.start_ms[task])
@@ -50,7 +52,7 @@ def test_without_a_guard_the_slow_class_ends_later(tmp_path: Path) -> None:
 
     At 4 ms a slow core is free and B is still waiting, which it then takes until 8 ms.
     """
-    done = schedule(HeteroEnergy(end_slack=math.inf), NODE, WORK, tmp_path)
+    done = schedule(HeteroEnergy(end_slack=math.inf, max_ratio=math.inf), NODE, WORK, tmp_path)
     assert max(done.end_ms) == pytest.approx(8, abs=0.05)
 
 
@@ -58,7 +60,7 @@ def test_a_class_takes_first_what_it_does_cheapest_beside_the_others() -> None:
     """Ratios for class 0 are 1/2, 3, 1; for class 1 they are the inverse. Nothing is slower anywhere."""
     workers = workers_of([0, 1], [[1.0, 1.0]] * 3, [[4.0, 2.0], [1.0, 3.0], [2.0, 2.0]])
     for worker, row in ((0, 1), (1, 0)):
-        picked = HeteroEnergy().pick(worker, kinds_of([1, 1, 1]), workers, system_of(), empty_memory())
+        picked = PLAIN.pick(worker, kinds_of([1, 1, 1]), workers, system_of(), empty_memory())
         assert picked == row
     assert workers[:, 0].score.tolist() == [0.5, 3.0, 1.0]
 
@@ -90,10 +92,30 @@ def test_a_slow_worker_waits_for_as_long_as_the_fast_class_is_done_sooner(count:
 def test_where_the_best_kind_would_end_too_late_the_next_is_taken() -> None:
     """Kind 0 suits class 0 best but takes it 10 s, and class 1 0.1 s; kind 1 is as fast on both."""
     workers = workers_of([0, 1], [[10.0, 0.1], [1.0, 1.0]], [[1.0, 5.0], [1.0, 1.0]])
-    assert HeteroEnergy().pick(0, kinds_of([1, 1]), workers, system_of(), empty_memory()) == 1
+    assert PLAIN.pick(0, kinds_of([1, 1]), workers, system_of(), empty_memory()) == 1
 
 
-@pytest.mark.parametrize("value", [-0.1, math.nan])
-def test_a_parameter_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match=r"end_slack must be 0 or more, got"):
-        HeteroEnergy(end_slack=value)
+@pytest.mark.parametrize(("max_ratio", "dear", "cheap"), [(2.9, -1, 0), (3.0, 0, -1)])
+def test_a_worker_declines_what_takes_too_many_joules_and_is_then_no_faster_class_to_wait_for(
+    max_ratio: float, dear: int, cheap: int
+) -> None:
+    """Class 0 takes 3 J and 1 s, class 1 takes 1 J and 9 s. Where 3 J are too many, class 1 runs the task although
+    it ends it later; where they are not, class 1 leaves it to class 0."""
+    policy, workers = HeteroEnergy(max_ratio=max_ratio), workers_of([0, 1], [[1.0, 9.0]], [[3.0, 1.0]])
+    picked = [policy.pick(w, kinds_of([1]), workers, system_of(), empty_memory()) for w in (0, 1)]
+    assert picked == [dear, cheap]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"end_slack": -0.1}, "end_slack must be a number at least 0, got -0.1"),
+        ({"end_slack": math.nan}, "got nan"),
+        ({"max_ratio": 0.9}, "max_ratio must be a number at least 1, got 0.9"),
+        ({"max_ratio": math.nan}, "got nan"),
+        ({"max_ratio": ".inf"}, "got '.inf'"),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(given: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HeteroEnergy(**given)

@@ -123,5 +123,5 @@ def test_unknown_idle_watts_stop_the_plan() -> None:
 
 @pytest.mark.parametrize("value", [0.99, math.nan])
 def test_a_parameter_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match=r"max_slowdown must be 1 or more, got"):
+    with pytest.raises(ValueError, match=r"max_slowdown must be a number at least 1, got"):
         LpQuota(max_slowdown=value)
