@@ -148,7 +148,7 @@ def test_fields_are_compiled_into_the_library(
 
 
 def test_a_library_needs_no_python_and_shows_two_functions(exported: Export) -> None:
-    library = exported("eager_energy")
+    library = exported("schedulers.EagerEnergy")
     linked = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
     assert "libstarpu-1.4" in linked
     assert "python" not in linked
@@ -206,7 +206,7 @@ def test_tasks_without_a_model_are_spread_and_it_says_so(
     stats = tmp_path / "stats.tsv"
     done = run_program(
         programs["native"],
-        exported("eager_energy"),
+        exported("schedulers.EagerEnergy"),
         "eager_energy",
         graph,
         "none",
@@ -269,6 +269,21 @@ def test_a_policy_that_misbehaves_ends_the_program_with_one_line(
     assert line.startswith(message)
 
 
+def test_a_library_made_for_another_variant_is_refused(
+    programs: dict[str, Path], exported: Export, tmp_path: Path
+) -> None:
+    NODE.write(tmp_path / "models")
+    graph = write_graph(tmp_path / "graph", 4)
+    simulated = {"STARPU_PERF_MODEL_DIR": str(tmp_path / "models"), "STARPU_HOSTNAME": NODE.name, **WATTS}
+    library = exported("schedulers.EagerEnergy")
+    done = run_program(
+        programs["simgrid"], library, "eager_energy", graph, "costs", home=tmp_path, **simulated
+    )
+    assert done.returncode == 1
+    (line,) = said_by_policy(done.stderr)
+    assert "made for a StarPU that runs natively, but this program's simulates" in line
+
+
 # ---- watts ----
 
 
@@ -314,7 +329,7 @@ def test_missing_or_wrong_watts_stop_the_program_before_its_first_task(
     if file:
         (tmp_path / "watts").write_text(file)
         environment = {**environment, "DAHL_WATTS_FILE": str(tmp_path / "watts")}
-    library = exported("eager_energy")
+    library = exported("schedulers.EagerEnergy")
     done = run_program(
         programs["native"], library, "eager_energy", graph, "costs", home=tmp_path, **environment
     )

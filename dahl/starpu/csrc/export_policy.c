@@ -4,6 +4,8 @@
  * dahl_record for each task; here it is made when a task becomes ready and rides on the task's sched_data. Tasks of
  * unknown cost never reach the policy: they are spread over the workers in turn until StarPU's models know them.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -189,13 +191,32 @@ static void ended(struct starpu_task *task, unsigned context)
 
 #define VISIBLE __attribute__((visibility("default")))
 
+/* Whether the StarPU of this process simulates: only then it has this function. */
+static int program_simulates(void)
+{
+    Dl_info where;
+    void *library = dladdr((void *)starpu_init, &where) ? dlopen(where.dli_fname, RTLD_NOLOAD | RTLD_LAZY) : NULL;
+    int found = library && dlsym(library, "starpu_energy_use");
+    if (library)
+        dlclose(library);
+    return found;
+}
+
 static struct starpu_sched_policy *exported_policy(void)
 {
+#ifdef STARPU_SIMGRID
+    const int simulates = 1;
+#else
+    const int simulates = 0;
+#endif
     int major, minor, release;
     starpu_get_version(&major, &minor, &release);
     if (major != STARPU_MAJOR_VERSION || minor != STARPU_MINOR_VERSION || release != STARPU_RELEASE_VERSION)
         dahl_stop("made for StarPU %d.%d.%d, but this program runs %d.%d.%d: export it again with --prefix",
                   STARPU_MAJOR_VERSION, STARPU_MINOR_VERSION, STARPU_RELEASE_VERSION, major, minor, release);
+    if (simulates != program_simulates())
+        dahl_stop("made for a StarPU that %s, but this program's %s: export it again with --prefix",
+                  simulates ? "simulates" : "runs natively", simulates ? "runs natively" : "simulates");
     inner = dahl_exported.place ? &dahl_placement_policy : &dahl_pull_policy;
     exported = *inner;
     exported.init_sched = init_exported;
