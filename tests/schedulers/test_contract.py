@@ -20,9 +20,9 @@ BAD_PARAMETERS: dict[str, Sequence[Mapping[str, Any]]] = {
     "EnergyGreedy": [{"max_slowdown": 0.99}, {"transfer_w": -1.0}],
     "Erase": [{"explore": 0}, {"steal_ratio": 0.5}],
     "GammaMct": [{"alpha": -1.0}, {"beta": -1.0}, {"gamma_s_per_j": -1.0}],
-    "HeteroEnergy": [{"end_slack": -1.0}],
+    "HeteroEnergy": [{"end_slack": -1.0}, {"max_ratio": 0.5}],
     "LpQuota": [{"max_slowdown": 0.5}],
-    "Park": [{"max_slowdown": 0.5}, {"probe_share": 1.0}, {"probe_share": -0.1}],
+    "Park": [{"max_slowdown": 0.5}, {"probe_share": 1.1}, {"probe_share": -0.1}],
     "PowerCap": [{"cap_w": 0.0}, {"gain": -0.1}, {"gain": 2.5}, {"max_age_s": -1.0}],
 }
 """What each policy must refuse, beside NaN."""
