@@ -59,15 +59,17 @@ class PowerModel:
 
     base_w: float
     workers: tuple[WorkerPower, ...]
-    last_awake_polls: bool = True
-    """While no worker runs anything, the lowest CPU worker polls and does not sleep.
+    stays_awake_s: float = 0.0002
+    """For so long after the last task the lowest CPU worker polls before it sleeps too; infinite: it never does.
 
-    StarPU's blocking drivers never let the last awake worker sleep. Where there is no CPU worker it is
-    worker 0.
+    StarPU's blocking drivers never let the last awake worker sleep, and dahl/starpu/csrc/idle.c does so after 0.2 ms.
+    Where there is no CPU worker it is worker 0.
     """
 
     def __post_init__(self) -> None:
         _check_watts("base_w", self.base_w, 0.0)
+        if not self.stays_awake_s >= 0:
+            raise ValueError(f"stays_awake_s must be at least 0, got {self.stays_awake_s}")
         if not self.workers:
             raise ValueError("workers is empty: a power model needs at least one worker")
 
@@ -87,7 +89,7 @@ class PowerModel:
 
     @property
     def awake_worker(self) -> int:
-        """The worker that polls while all are idle."""
+        """The worker that polls when all have become idle."""
         on_cpu = [index for index, worker in enumerate(self.workers) if worker.channel == "cpu"]
         return on_cpu[0] if on_cpu else 0
 
@@ -95,7 +97,7 @@ class PowerModel:
 def power_model_for(watts: Mapping[str, Any], archs: Sequence[str]) -> PowerModel:
     """A power model from a configuration and every worker's architecture (`cpu`, `cuda`) in order of id.
 
-    `watts` holds `base_w`, optionally `last_awake_polls`, and for each architecture a mapping with `idle_w`,
+    `watts` holds `base_w`, optionally `stays_awake_s`, and for each architecture a mapping with `idle_w`,
     `polling_w`, `busy_w` and optionally `busy_w_by_codelet`. Raises `ValueError` naming what is missing.
     """
     by_arch = {arch: _worker_power(watts, arch) for arch in dict.fromkeys(archs)}
@@ -104,7 +106,7 @@ def power_model_for(watts: Mapping[str, Any], archs: Sequence[str]) -> PowerMode
     return PowerModel(
         base_w=watts["base_w"],
         workers=tuple(by_arch[arch] for arch in archs),
-        last_awake_polls=bool(watts.get("last_awake_polls", True)),
+        **{key: float(watts[key]) for key in ("stays_awake_s",) if key in watts},
     )
 
 
@@ -220,9 +222,10 @@ def _spans(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) 
     busy = _Spans(channel_of[worker], starts_s, ends_s, extra_w)
     awake = model.workers[model.awake_worker]
     polling_w = awake.polling_w - awake.idle_w
-    if not model.last_awake_polls or polling_w == 0:
+    if model.stays_awake_s == 0 or polling_w == 0:
         return busy
     from_s, to_s = _all_idle(starts_s, ends_s, start_s, end_s)
+    to_s = np.minimum(to_s, from_s + model.stays_awake_s)
     polling = _Spans(
         np.full(from_s.size, channels[awake.channel], dtype=np.intp),
         from_s,

@@ -79,7 +79,7 @@ class SimulatedNode:
             idle_w, busy_w = float(fields["idle_w"]), float(fields["busy_w"])
             channel = "cpu" if worker.arch == "cpu" else "gpu"
             own.append(WorkerPower(idle_w=idle_w, busy_w=busy_w, polling_w=idle_w, channel=channel))
-        return PowerModel(base_w=float(self.base_w), workers=tuple(own), last_awake_polls=False)
+        return PowerModel(base_w=float(self.base_w), workers=tuple(own), stays_awake_s=0.0)
 
     def _gpu(self, name: str, fields: Mapping[str, Any]) -> Gpu:
         link = Link(

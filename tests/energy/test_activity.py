@@ -14,7 +14,7 @@ CPU = WorkerPower(idle_w=1.0, polling_w=4.0, busy_w=10.0)
 GPU = WorkerPower(
     idle_w=20.0, polling_w=25.0, busy_w=200.0, busy_w_by_codelet={"conv2d": 300.0}, channel="gpu"
 )
-NODE = PowerModel(base_w=50.0, workers=(GPU, CPU, CPU))
+NODE = PowerModel(base_w=50.0, workers=(GPU, CPU, CPU), stays_awake_s=math.inf)
 
 
 def trace(*tasks: tuple[int, float, float, str]) -> np.ndarray:
@@ -73,12 +73,24 @@ def test_a_task_counts_with_the_part_inside_the_window() -> None:
 
 
 def test_without_the_polling_worker_all_sleep() -> None:
-    model = PowerModel(base_w=0.0, workers=(CPU, CPU), last_awake_polls=False)
+    model = PowerModel(base_w=0.0, workers=(CPU, CPU), stays_awake_s=0.0)
     assert gross_j(model, trace(), 0.0, 3.0)["cpu"] == 6.0
 
 
+def test_the_last_awake_worker_sleeps_after_a_while() -> None:
+    # Nobody runs in 0-1, 3-4 and 6-10: of those six seconds it polls for 0.5 + 0.5 + 0.5.
+    model = PowerModel(base_w=0.0, workers=(CPU, CPU), stays_awake_s=0.5)
+    tasks = trace((0, 1.0, 3.0, "relu"), (1, 4.0, 6.0, "relu"))
+    assert gross_j(model, tasks, 0.0, 10.0)["cpu"] == pytest.approx(2 * 10 * 2 + 16 * 1 + 1.5 * 3)
+
+
+def test_a_negative_time_awake_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stays_awake_s must be at least 0, got -1"):
+        PowerModel(base_w=0.0, workers=(CPU,), stays_awake_s=-1.0)
+
+
 def test_where_there_is_no_cpu_worker_worker_0_polls() -> None:
-    model = PowerModel(base_w=0.0, workers=(GPU, GPU))
+    model = PowerModel(base_w=0.0, workers=(GPU, GPU), stays_awake_s=math.inf)
     assert gross_j(model, trace(), 0.0, 2.0)["gpu"] == (25 + 20) * 2
 
 
@@ -146,7 +158,7 @@ def test_a_model_without_workers_or_with_nan_watts_is_refused() -> None:
 
 
 def test_the_trace_has_the_exact_mean_of_each_bin_and_a_shorter_last_one() -> None:
-    model = PowerModel(base_w=5.0, workers=(CPU,), last_awake_polls=False)
+    model = PowerModel(base_w=5.0, workers=(CPU,), stays_awake_s=0.0)
     found = power_trace(model, trace((0, 0.5, 1.25, "relu")), 0.0, 2.5, 1.0)
     assert found.edges_s.tolist() == [0.0, 1.0, 2.0, 2.5]
     assert found.watts["base"].tolist() == [5.0, 5.0, 5.0]
@@ -234,6 +246,7 @@ def test_net_is_never_below_zero_and_gross_is_idle_and_net(
 def test_a_configuration_makes_one_worker_power_per_architecture() -> None:
     watts = {
         "base_w": 50.0,
+        "stays_awake_s": math.inf,
         "cpu": {"idle_w": 1.0, "polling_w": 4.0, "busy_w": 10.0},
         "cuda": {"idle_w": 20.0, "polling_w": 25.0, "busy_w": 200.0, "busy_w_by_codelet": {"conv2d": 300.0}},
     }

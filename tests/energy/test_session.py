@@ -25,7 +25,7 @@ from tests.energy.sources import CORE, DRAM, GPU, PACKAGE, HandSource
 
 CPU_WORKER = WorkerPower(idle_w=1.0, polling_w=4.0, busy_w=10.0)
 GPU_WORKER = WorkerPower(idle_w=20.0, polling_w=25.0, busy_w=200.0, channel="gpu")
-NODE = PowerModel(base_w=50.0, workers=(GPU_WORKER, CPU_WORKER))
+NODE = PowerModel(base_w=50.0, workers=(GPU_WORKER, CPU_WORKER), stays_awake_s=math.inf)
 SELDOM_HZ = 0.1  # the thread's own readings stay out of a test that takes its own
 
 

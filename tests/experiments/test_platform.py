@@ -46,7 +46,7 @@ def test_watts_come_from_the_worker_class_and_nobody_polls() -> None:
     model = SimulatedNode(**fields()).power_model([CORE, CARD])
     assert [(worker.idle_w, worker.busy_w) for worker in model.workers] == [(1.0, 9.0), (12.0, 90.0)]
     assert model.base_w == 40.0
-    assert not model.last_awake_polls
+    assert model.stays_awake_s == 0
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -41,17 +41,18 @@ CONFIGURE = """\
 #!/bin/sh
 PACKAGE_NAME='StarPU'
 PACKAGE_VERSION='@VERSION@'
-cpus=4 simgrid='/* #undef STARPU_SIMGRID */'
+cpus=4 simgrid='/* #undef STARPU_SIMGRID */' polling='#define STARPU_NON_BLOCKING_DRIVERS 1'
 for option in "$@"; do
     case $option in
         --prefix=*) prefix=${option#*=} ;;
         --enable-maxcpus=*) cpus=${option#*=} ;;
         --enable-maxcudadev=*) gpus=${option#*=} ;;
-        --enable-simgrid) simgrid='#define STARPU_SIMGRID 1' ;;
+        --enable-simgrid) simgrid='#define STARPU_SIMGRID 1' polling= ;;
+        --enable-blocking-drivers) polling= ;;
     esac
 done
 @EXTRA@
-printf '%s\\n' "#define STARPU_MAXCPUS $cpus" "#define STARPU_MAXCUDADEVS $gpus" "$simgrid" >starpu_config.h
+printf '%s\\n' "#define STARPU_MAXCPUS $cpus" "#define STARPU_MAXCUDADEVS $gpus" "$simgrid" "$polling" >starpu_config.h
 cat >library.c <<C
 void starpu_get_version(int *a, int *b, int *c) { *a = 1; *b = 4; *c = 99; }
 C

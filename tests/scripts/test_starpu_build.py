@@ -87,6 +87,25 @@ def test_it_is_built_again_when_asked_to_or_when_something_has_changed(
     assert calls.read_text(encoding="utf-8").count("configured") == 4
 
 
+@pytest.mark.parametrize("variant", ["polling", "tsan"])
+def test_variants_for_comparisons_and_checks_are_built_by_name_only(
+    checkout: Path, tmp_path: Path, variant: str
+) -> None:
+    source = starpu_source(tmp_path / "source")
+    assert get_starpu(checkout, "--variant", variant, source=source).returncode == 0
+    assert left_behind(checkout) == {variant}
+    assert get_starpu(checkout, source=source).returncode == 0
+    assert left_behind(checkout) == {variant, "native", "simgrid"}
+
+
+def test_a_polling_build_whose_workers_block_is_refused(checkout: Path, tmp_path: Path) -> None:
+    failed = get_starpu(
+        checkout, "--variant=polling", source=starpu_source(tmp_path / "source", extra="polling=")
+    )
+    assert failed.returncode == 1
+    assert "the polling variant has STARPU_NON_BLOCKING_DRIVERS = None, expected 1" in failed.stderr
+
+
 def test_a_moved_checkout_is_built_again_since_the_prefix_is_part_of_what_is_installed(
     checkout: Path, tmp_path: Path
 ) -> None:
