@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from schedulers.testing import PolicyContract
 
@@ -97,3 +98,43 @@ def test_its_contract_its_table_and_its_decisions_are_printed(extended: tuple[Pa
     assert re.findall(r"^\| `(\w+)` \|", printed, re.MULTILINE) == ["dmda", "eager", "pay_the_wait"]
     assert "PayTheWait · basic_cnn · synthetic · cpu8_gpu2" in printed
     assert re.search(r"^conv2d ", printed, re.MULTILINE)
+
+
+POLICIES_PAGE = (ROOT / "docs" / "policies.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", POLICIES_PAGE, re.MULTILINE))
+CONFIGURED = {
+    path.stem: OmegaConf.to_container(OmegaConf.load(path))
+    for path in (ROOT / "configs" / "scheduler").glob("*.yaml")
+}
+STARPUS = sorted(name for name, keys in CONFIGURED.items() if keys["_target_"].endswith(".StarPUScheduler"))
+OWN = sorted(set(CONFIGURED) - set(STARPUS) - {"own"})
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_policy_has_a_section_with_its_source_its_parameters_and_when_it_wins_and_loses(
+    name: str,
+) -> None:
+    section = SECTIONS[name]
+    for word in ("Source: ", "- Wins ", "- Loses "):
+        assert word in section, word
+    for parameter in set(CONFIGURED[name]) - {"_target_", "compiled", "explain"}:
+        assert parameter in section, parameter
+    assert f"\n| [`{name}`](#{name}) |" in POLICIES_PAGE
+
+
+def test_sections_of_policies_are_in_alphabetical_order() -> None:
+    assert [title for title in SECTIONS if title in OWN] == OWN
+
+
+def test_every_policy_of_starpu_that_goes_by_name_is_described() -> None:
+    described = re.findall(r"^\| (`.+`) \|", SECTIONS["StarPU's own"], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(described))) == set(STARPUS) - {"starpu"}
+
+
+def test_the_table_of_nodes_has_a_row_for_every_policy_and_a_column_for_every_node() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", SECTIONS["On simulated nodes"], re.MULTILINE)
+    assert rows == sorted({*OWN, *STARPUS} - {"random", "starpu"})
+    nodes = {path.stem for path in (ROOT / "configs" / "platform").glob("*.yaml")} - {"host"}
+    head = re.search(r"^\| scheduler \|.*$", SECTIONS["On simulated nodes"], re.MULTILINE)
+    assert head is not None
+    assert set(re.findall(r"(\w+): J \(simulated\)", head[0])) == nodes
