@@ -33,12 +33,15 @@ def test_it_says_what_there_is_within_ten_seconds(environment: dict[str, str], t
 
 
 def test_it_never_fails_where_nothing_is_there(environment: dict[str, str], tmp_path: Path) -> None:
-    """A copy of this package alone, without StarPU, data, energy, git or any command."""
+    """A copy of this package alone, without StarPU, data, energy, git or any command.
+
+    The interpreter is the one under the virtual environment: there the project is installed.
+    """
     shutil.copytree(
         CHECKOUT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("__pycache__")
     )
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.doctor"],
+        [getattr(sys, "_base_executable", sys.executable), "-m", "experiments.doctor"],
         env={**environment, "PATH": "", "PYTHONPATH": str(tmp_path), "STARPU_PREFIXES": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
