@@ -11,12 +11,14 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.baseline import Drift, IdleBaseline, IdleWatts
+from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.nvml import NvmlSource
 from energy.rapl import RaplSource
 from energy.sampler import LivePower, SamplerError
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
-from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
+from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
@@ -28,6 +30,7 @@ from energy.source import (
     weakest,
 )
 from energy.stream import PowerStream, StreamError, read_stream, to_parquet
+from energy.window import ChannelEnergy, Window, WindowEnergy
 
 __all__ = [
     "QUALITIES",
@@ -35,12 +38,16 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "Breakdown",
     "Channel",
     "ChannelEnergy",
     "CounterEnergy",
     "CounterTrack",
+    "Drift",
     "EnergySession",
     "Flag",
+    "IdleBaseline",
+    "IdleWatts",
     "LivePower",
     "NvmlSource",
     "PowerModel",
@@ -63,6 +70,7 @@ __all__ = [
     "WorkerPower",
     "activity_energy",
     "availability",
+    "break_down",
     "energy_between",
     "power_model_for",
     "power_trace",
