@@ -16,7 +16,7 @@ from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.nvml import NvmlSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError
+from energy.sampler import LivePower, SamplerError, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import EnergySession
 from energy.source import (
@@ -60,6 +60,7 @@ __all__ = [
     "Reading",
     "SamplerError",
     "Selection",
+    "Snapshot",
     "Source",
     "SourceUnavailableError",
     "Step",

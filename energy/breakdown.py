@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Breakdown:
     remainder_j: float | None
     """What the total holds beyond the model's parts, below 0 where it holds less; None without a total."""
     total_j: float | None
-    quality: Quality = "modelled"
+    quality: ClassVar[Quality] = "modelled"
 
     @property
     def parts_j(self) -> dict[str, float]:
