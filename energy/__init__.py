@@ -11,6 +11,7 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
 from energy.baseline import Drift, IdleBaseline, IdleWatts
 from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
@@ -38,9 +39,12 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "Attribution",
+    "AttributionError",
     "Breakdown",
     "Channel",
     "ChannelEnergy",
+    "ClassPower",
     "CounterEnergy",
     "CounterTrack",
     "Drift",
@@ -49,6 +53,7 @@ __all__ = [
     "IdleBaseline",
     "IdleWatts",
     "LivePower",
+    "MeterRecords",
     "NvmlSource",
     "PowerModel",
     "PowerStream",
@@ -70,8 +75,10 @@ __all__ = [
     "WindowEnergy",
     "WorkerPower",
     "activity_energy",
+    "attribute",
     "availability",
     "break_down",
+    "busy_share",
     "energy_between",
     "power_model_for",
     "power_trace",
