@@ -1,4 +1,4 @@
-"""How StarPU's own policies that place by expected times weigh joules: the gamma of ``dmda``, ``dmdas`` and the like."""
+"""How StarPU's own policies that place by expected times weigh joules: gamma, for ``dmda``, ``dmdas`` and the like."""
 
 from __future__ import annotations
 
