@@ -11,6 +11,9 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
+from energy.baseline import Drift, IdleBaseline, IdleWatts
+from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.gpu_identity import channel_of_gpu
 from energy.hwmon import HwmonSource
@@ -19,9 +22,9 @@ from energy.overlap import OutsideTotal
 from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError
+from energy.sampler import LivePower, SamplerError, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
-from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
+from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
@@ -33,6 +36,7 @@ from energy.source import (
     weakest,
 )
 from energy.stream import PowerStream, StreamError, read_stream, to_parquet
+from energy.window import ChannelEnergy, Window, WindowEnergy
 
 __all__ = [
     "QUALITIES",
@@ -40,14 +44,22 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "Attribution",
+    "AttributionError",
+    "Breakdown",
     "Channel",
     "ChannelEnergy",
+    "ClassPower",
     "CounterEnergy",
     "CounterTrack",
+    "Drift",
     "EnergySession",
     "Flag",
     "HwmonSource",
+    "IdleBaseline",
+    "IdleWatts",
     "LivePower",
+    "MeterRecords",
     "NvmlSource",
     "OutsideTotal",
     "PerfSource",
@@ -62,6 +74,7 @@ __all__ = [
     "Reading",
     "SamplerError",
     "Selection",
+    "Snapshot",
     "Source",
     "SourceUnavailableError",
     "Step",
@@ -71,7 +84,10 @@ __all__ = [
     "WindowEnergy",
     "WorkerPower",
     "activity_energy",
+    "attribute",
     "availability",
+    "break_down",
+    "busy_share",
     "channel_of_gpu",
     "energy_between",
     "power_model_for",
