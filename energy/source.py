@@ -14,7 +14,7 @@ from typing import Literal, Self, get_args
 Quality = Literal["measured", "estimated", "simulated", "modelled"]
 """What stands behind a number of joules, strongest first.
 
-`measured`: a counter. `estimated`: what real workers did, times assumed watts.
+`measured`: a counter, or a power sensor that was summed up. `estimated`: what real workers did, times assumed watts.
 `simulated`: what simulated workers did, times assumed watts. `modelled`: derived from other numbers by a fit.
 """
 

@@ -15,7 +15,7 @@ from experiments.events import Event
 from experiments.supervisor import Outcome
 
 QUALITY_WORDS = {
-    "measured": "measured: read from hardware counters",
+    "measured": "measured: read from hardware counters or sensors",
     "estimated": "estimated: real activity of the workers x assumed watts",
     "simulated": "simulated: simulated activity of the workers x assumed watts",
     "modelled": "modelled: fitted to measurements, then computed",
