@@ -66,8 +66,10 @@ static void placed_ended(struct starpu_task *task, unsigned context)
 {
     (void)context;
     int worker = starpu_worker_get_id();
-    dahl_lock();
     dahl_account_end(worker);
+    if (!dahl_state.policy.ended)
+        return;
+    dahl_lock();
     dahl_tell_end(task, worker, dahl_clock_s());
     dahl_unlock();
 }

@@ -54,20 +54,37 @@ static double length_of(const struct dahl_record *record, int worker)
     return isfinite(us) && us > 0 ? us * 1e-6 : NAN;
 }
 
+/* How long until a worker is done with what it has. */
+static double available_s(int worker, double now)
+{
+    double at_s = dahl_accounts.available_at_s[worker];
+    return atomic_load(&dahl_accounts.queued[worker]) && at_s > now ? at_s - now : 0.0;
+}
+
+/* Tasks of this binding say in their codelet where they run, and have one implementation for each architecture. */
+static int can_run(const struct dahl_record *record, struct starpu_task *task, int worker, int arch)
+{
+#ifndef DAHL_EXPORTED
+    if (record)
+        return (record->codelet->cl.where & (arch ? STARPU_CUDA : STARPU_CPU)) != 0;
+#endif
+    return starpu_worker_can_execute_task_first_impl(worker, task, NULL);
+}
+
 static void fill_worker(dahl_worker_view *view, struct starpu_task *task, int worker, double now, double transfer_s)
 {
     const struct dahl_record *record = dahl_record_of(task);
-    view->can_run = starpu_worker_can_execute_task_first_impl(worker, task, NULL);
+    view->arch = starpu_worker_get_type(worker) == STARPU_CPU_WORKER ? 0 : 1;
+    view->can_run = can_run(record, task, worker, view->arch);
     view->length_s = view->can_run ? length_of(record, worker) : NAN;
     view->energy_j = view->can_run && record && record->costs ? record->costs[dahl_state.nworkers + worker] : NAN;
     view->transfer_s = transfer_s;
-    view->available_s = dahl_accounts.available_at_s[worker] > now ? dahl_accounts.available_at_s[worker] - now : 0.0;
+    view->available_s = available_s(worker, now);
     view->idle_w = dahl_state.policy.idle_w[worker];
     view->busy_w = dahl_state.policy.busy_w[worker];
     view->score = NAN;
     view->power_domain = dahl_state.policy.power_domain[worker];
     view->queued = dahl_accounts.queued[worker];
-    view->arch = starpu_worker_get_type(worker) == STARPU_CPU_WORKER ? 0 : 1;
     view->memory_node = (int32_t)starpu_worker_get_memory_node(worker);
     view->worker_class = dahl_state.policy.worker_class[worker];
     view->reserved = 0;
@@ -232,23 +249,25 @@ int dahl_decision_take(dahl_decision *decisions, int64_t capacity)
 void dahl_account_start(int worker, const struct dahl_record *record, double transfer_s, double now)
 {
     double length = length_of(record, worker);
-    double from = dahl_accounts.available_at_s[worker] > now ? dahl_accounts.available_at_s[worker] : now;
+    double from = now + available_s(worker, now);
     dahl_accounts.available_at_s[worker] = from + (isnan(length) ? 0.0 : length) + (isnan(transfer_s) ? 0.0 : transfer_s);
     dahl_accounts.queued[worker]++;
     dahl_accounts.running++;
 }
 
+/* With or without the lock. */
 void dahl_account_end(int worker)
 {
-    double now = dahl_clock_s();
     dahl_accounts.queued[worker]--;
     dahl_accounts.running--;
-    if (dahl_accounts.queued[worker] == 0 || dahl_accounts.available_at_s[worker] < now)
-        dahl_accounts.available_at_s[worker] = now;
 }
 
 void dahl_choose_implementation(int worker, struct starpu_task *task)
 {
+#ifndef DAHL_EXPORTED
+    if (dahl_record_of(task))
+        return;
+#endif
     unsigned implementation = 0;
     starpu_worker_can_execute_task_first_impl(worker, task, &implementation);
     starpu_task_set_implementation(task, implementation);

@@ -3,13 +3,13 @@
 #define DAHL_POLICY_H
 #include "internal.h"
 
-/* Guarded by the mutex. */
+/* Guarded by the mutex, but for what a worker takes off when it ends a task. */
 struct dahl_accounts {
     starpu_pthread_mutex_t mutex;
-    int64_t ready_count; /* tasks that wait in a queue of ours */
-    int64_t running;     /* tasks handed to a worker and not done */
-    double available_at_s[STARPU_NMAXWORKERS];
-    int64_t queued[STARPU_NMAXWORKERS];
+    int64_t ready_count;  /* tasks that wait in a queue of ours */
+    atomic_llong running; /* tasks handed to a worker and not done */
+    double available_at_s[STARPU_NMAXWORKERS]; /* counts only while something is queued */
+    atomic_llong queued[STARPU_NMAXWORKERS];
     int64_t handed[STARPU_NMAXWORKERS]; /* of those, given past the policy: in exported policies only */
 };
 
