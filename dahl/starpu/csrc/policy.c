@@ -286,7 +286,8 @@ void dahl_account_start(int worker, struct dahl_record *record, double transfer_
     double expected_s = known(length_of(record, worker));
     if (record)
         record->expected_s = expected_s;
-    dahl_accounts.available_at_s[worker] = now + available_s(worker, now) + expected_s + known(transfer_s);
+    /* Its data come while the worker runs what it has, as StarPU's dmda hopes too. */
+    dahl_accounts.available_at_s[worker] = now + fmax(available_s(worker, now), known(transfer_s)) + expected_s;
     dahl_accounts.handed_s[worker] += expected_s;
     dahl_accounts.progress[worker].queued++;
 }
