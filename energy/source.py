@@ -91,6 +91,8 @@ class Source(ABC):
     quality: Quality
     left_out: tuple[tuple[str, str], ...] = ()
     """Channels outside the total that an open source found but cannot read, with the reason."""
+    in_process: bool = False
+    """Whether only this process can read it (its counter is an object here): the sampler is a thread then."""
 
     @property
     @abstractmethod
@@ -123,3 +125,15 @@ class Source(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RawSource(Source):
+    """A source that can be read often, since it hands out plain numbers instead of objects."""
+
+    @abstractmethod
+    def read_raw(self, into: list[int | str]) -> None:
+        """Append, for each channel in the channels' order, its time in ns and its counts.
+
+        In place of the counts of a channel that could not be read stands the reason, as a text.
+        Times are as in `Reading.t_ns`.
+        """
