@@ -91,7 +91,10 @@ class PolledSource:
         self._recent: list[deque[Mark]] = [deque() for _ in self._tracks]
         self._held: list[Any] = []
         """Time and counts, or the reason for none, of channel after channel, reading after reading."""
-        self._read_raw = source.read_raw if isinstance(source, RawSource) else self._read_objects
+        self._read_raw: Callable[[list[Any]], None] = self._read_objects
+        self._counts: Callable[[Any], int] = int
+        if isinstance(source, RawSource):
+            self._read_raw, self._counts = source.read_raw, source.counts
         self.troubles: dict[str, tuple[int, str]] = {}
         """How often each channel could not be read, and why the first time."""
 
@@ -111,7 +114,7 @@ class PolledSource:
             del held[before:]
             held += [time.monotonic_ns(), f"{type(error).__name__}: {error}"] * len(self._tracks)
 
-    def _read_objects(self, into: list[int | str]) -> None:
+    def _read_objects(self, into: list[Any]) -> None:
         failed: dict[str, str] = {}
         try:
             readings = self._source.read()
@@ -131,10 +134,12 @@ class PolledSource:
         records: list[bytes] = []
         held = self._held
         tracks = [(index, track, track.advance) for index, track in enumerate(self._tracks, self._first)]
+        as_counts = self._counts
         for (index, track, advance), t_ns, raw in zip(cycle(tracks), held[::2], held[1::2], strict=False):
             try:
                 if raw.__class__ is str:
                     raise ValueError(raw)
+                raw = as_counts(raw)
                 joules, watts, flags = advance(t_ns, raw)
             except ValueError as error:  # a reason, or a number that this counter cannot show
                 raw, (joules, watts, flags) = None, self._miss(track, t_ns, str(error))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from energy.source import Channel, Quality, RawSource, ReadError, Reading, SourceUnavailableError
 
@@ -111,18 +111,21 @@ class RaplSource(RawSource):
             raise ReadError("rapl", failed, readings)
         return readings
 
-    def read_raw(self, into: list[int | str]) -> None:
-        clock, pread = time.monotonic_ns, self._pread
+    def read_raw(self, into: list[Any]) -> None:
+        clock, pread, append = time.monotonic_ns, self._pread, into.append
         before_ns = clock()
         for _, descriptor in self._open:
             try:
-                counts: int | str = _parse(pread(descriptor, _LONGEST_NUMBER, 0))
-            except (OSError, ValueError) as error:
-                counts = _told(error)
+                data: bytes | str = pread(descriptor, _LONGEST_NUMBER, 0)
+            except OSError as error:
+                data = _told(error)
             after_ns = clock()
-            into.append((before_ns + after_ns) // 2)
-            into.append(counts)
+            append((before_ns + after_ns) // 2)
+            append(data)
             before_ns = after_ns
+
+    def counts(self, data: bytes) -> int:
+        return _parse(data)
 
     def _read_counts(self, channel: Channel, descriptor: int) -> int:
         counts = _parse(self._pread(descriptor, _LONGEST_NUMBER, 0))
