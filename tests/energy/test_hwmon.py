@@ -130,7 +130,7 @@ def test_the_bound_of_an_integrated_channel_is_what_flows_in_its_longest_gap(tmp
 
 def test_a_rate_that_leaves_gaps_between_samples_is_refused_before_a_run(tmp_path: Path) -> None:
     session = EnergySession([HwmonSource(orin_nano(tmp_path / "hwmon"))], rate_hz=1)
-    with pytest.raises(ValueError, match="hwmon:VDD_IN needs samples within 0.5 s, choose at least 4"):
+    with pytest.raises(ValueError, match=r"hwmon:VDD_IN needs samples within 0\.5 s, choose at least 4"):
         session.open()
 
 
