@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1 << 20
 _LONGEST_HEADER = 1 << 16
-_SEPARATOR = "\x1f"
+_LARGEST_TABLE = 1 << 16
 
 
 @final
@@ -72,7 +73,7 @@ class BlockReader:
         self.lost = Lost()
         self.not_counted: set[str] = set()
         """Metrics of energy that are not read."""
-        self._rows: dict[str, Row | str | None] = {}
+        self._rows: dict[tuple[str, ...], Row | str | None] = {}
         try:
             self._find_ends()
         except OSError as error:
@@ -125,7 +126,6 @@ class BlockReader:
 
     def _blocks(self, layout: Layout, batch: pa.RecordBatch) -> Iterator[Block]:
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         metrics = batch.column("metric")
         names = metrics.dictionary.to_pylist()
@@ -137,36 +137,58 @@ class BlockReader:
         if not chosen.any():
             return
         rows = batch.filter(pa.array(chosen))
-        columns = [rows.column(name).cast(pa.string()) for name in layout.identity]
-        identities = pc.binary_join_element_wise(*columns, _SEPARATOR).dictionary_encode()
-        kinds = [self._row(layout, text) for text in identities.dictionary.to_pylist()]
-        indices = identities.indices.to_numpy()
         times_ns, times_known = _times_ns(rows.column("timestamp"))
         values, values_known = _values(rows.column("value"))
-        read = np.array([kind is not None and not isinstance(kind, str) for kind in kinds])[indices]
-        self.lost.add("a time that is none", int((read & ~times_known).sum()))
-        self.lost.add("a value that is none", int((read & times_known & ~values_known).sum()))
         known = times_known & values_known
-        by_channel: dict[Row, list[int]] = {}
-        for index, kind in enumerate(kinds):
-            if isinstance(kind, str):
-                self.lost.add(kind, int((indices == index).sum()))
-            elif kind is not None:
-                by_channel.setdefault(kind, []).append(index)
-        for kind, of_kind in by_channel.items():
-            at = np.flatnonzero(known & np.isin(indices, of_kind))
+        of_row: dict[Row, np.ndarray] = {}
+        for row, here in self._identified(layout, rows):
+            if isinstance(row, str):
+                self.lost.add(row, int(here.sum()))
+            elif row is not None:
+                of_row[row] = of_row[row] | here if row in of_row else here
+        for row, here in of_row.items():
+            self.lost.add("a time that is none", int((here & ~times_known).sum()))
+            self.lost.add("a value that is none", int((here & times_known & ~values_known).sum()))
+            at = np.flatnonzero(here & known)
             if len(at):
-                yield Block(kind, times_ns[at], values[at])
+                yield Block(row, times_ns[at], values[at])
 
-    def _row(self, layout: Layout, identity: str) -> Row | str | None:
-        """What rows are of; a text says why that is not understood."""
+    def _identified(
+        self, layout: Layout, rows: pa.RecordBatch
+    ) -> Iterator[tuple[Row | str | None, np.ndarray]]:
+        """Each thing that rows of this batch are of, with a mask of those rows; a text says why one is not known."""
+        import pyarrow as pa
+
+        texts, codes = [], []
+        for name in layout.identity:
+            column = rows.column(name)
+            # The dictionary is that of the whole batch: only what these rows have keeps the product small.
+            used, own = _compact(column.indices.to_numpy(), len(column.dictionary))
+            texts.append(column.dictionary.take(pa.array(used)).to_pylist())
+            codes.append(own)
+        shape = tuple(len(names) for names in texts)
+        found, which = _compact(np.ravel_multi_index(codes, shape), math.prod(shape))
+        for index, places in enumerate(zip(*np.unravel_index(found, shape), strict=True)):
+            identity = tuple(names[place] for names, place in zip(texts, places, strict=True))
+            yield self._row(layout, identity), which == index
+
+    def _row(self, layout: Layout, identity: tuple[str, ...]) -> Row | str | None:
         if identity not in self._rows:
-            fields: Mapping[str, str] = dict(zip(layout.identity, identity.split(_SEPARATOR), strict=True))
             try:
-                self._rows[identity] = row_of(fields)
+                self._rows[identity] = row_of(dict(zip(layout.identity, identity, strict=True)))
             except ValueError as error:
                 self._rows[identity] = str(error)
         return self._rows[identity]
+
+
+def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The codes below `size` that occur, and for each code its place among them (`numpy.unique`, without sorting)."""
+    if size > _LARGEST_TABLE:
+        return np.unique(codes, return_inverse=True)
+    found = np.flatnonzero(np.bincount(codes, minlength=size))
+    places = np.zeros(size, dtype=np.int64)
+    places[found] = np.arange(len(found))
+    return found, places[codes]
 
 
 def _open(stream: Any, layout: Layout, bad_line: Callable[[Any], str]) -> Any:

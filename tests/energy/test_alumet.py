@@ -237,6 +237,20 @@ def test_blocks_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         assert found.power_frame()["watts"].sum() == pytest.approx(expected.power_frame()["watts"].sum())
 
 
+def test_attributes_with_thousands_of_values_do_not_get_in_the_way(tmp_path: Path) -> None:
+    names = ["metric", "timestamp", "value", "resource_kind", "resource_id", "consumer_kind", "consumer_id"]
+    names += ["a", "b", "c", "d", "domain", "e", "__late_attributes"]
+    lines = [";".join(names)]
+    for number in range(2_000):
+        at = time_text(T0_NS + number * 10**6)
+        own = ";".join(f"{name}{number}" for name in "abcd")
+        lines.append(f"memory_usage_B;{at};1;local_machine;;process;{number};{own};;{number};x={number}")
+        lines.append(f"rapl_consumed_energy_J;{at};0.5;cpu_package;0;local_machine;;{own};package;{number};")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    recording = import_recording(tmp_path / "a.csv")
+    assert (recording.total_j, recording.rows_lost, recording.rows_read) == (1000.0, 0, 4_000)
+
+
 finite = st.floats(0, 500, allow_nan=False)
 
 
