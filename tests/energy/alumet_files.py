@@ -21,6 +21,7 @@ class Style:
     quoted: bool = False
 
 
+LATEST = Style()
 STYLES = {
     "0.9.0, late": Style(late_separator=", ", first_row_of_zero=True),
     "0.9.1, another attribute first": Style(domain="shifted", late_separator=", ", first_row_of_zero=True),
@@ -62,13 +63,13 @@ def other(t_ns: int, metric: str = "kernel_cpu_time", unit: str = "ms") -> Row:
     return (metric, unit, time_text(t_ns), "20", "cpu_core 3", "")
 
 
-def header(style: Style = Style()) -> str:
+def header(style: Style = LATEST) -> str:
     own = {"late": [], "column": ["domain"], "shifted": ["cpu_state", "domain"]}[style.domain]
     names = ["metric", "timestamp", "value", "resource_kind", "resource_id", "consumer_kind", "consumer_id"]
     return style.delimiter.join([*names, *own, "__late_attributes"])
 
 
-def line(row: Row, style: Style = Style()) -> str:
+def line(row: Row, style: Style = LATEST) -> str:
     metric, unit, time, value, resource, domain = row
     kind, _, number = resource.partition(" ")
     late = ""
@@ -89,16 +90,16 @@ def line(row: Row, style: Style = Style()) -> str:
     return style.delimiter.join(fields)
 
 
-def text(rows: list[Row], style: Style = Style()) -> str:
+def text(rows: list[Row], style: Style = LATEST) -> str:
     return "".join(f"{entry}\n" for entry in (header(style), *(line(row, style) for row in rows)))
 
 
-def write(path: Path, rows: list[Row], style: Style = Style()) -> Path:
+def write(path: Path, rows: list[Row], style: Style = LATEST) -> Path:
     path.write_text(text(rows, style))
     return path
 
 
-def two_sockets(ticks: int = 5, style: Style = Style(), period_ns: int = 10**9) -> list[Row]:
+def two_sockets(ticks: int = 5, style: Style = LATEST, period_ns: int = 10**9) -> list[Row]:
     """Two packages, their dram, cores, psys, a GPU, the agent's own sums, and other metrics between them.
 
     Of each tick from the second on: packages 30 and 32.5 J, dram 4 and 4.25 J, GPU 99.5 J; 170.25 J together.
