@@ -12,7 +12,12 @@ from energy.activity import (
     power_trace,
 )
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
+from energy.gpu_identity import channel_of_gpu
+from energy.hwmon import HwmonSource
 from energy.nvml import NvmlSource
+from energy.overlap import OutsideTotal
+from energy.perf import PerfSource
+from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
 from energy.sampler import LivePower, SamplerError
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
@@ -41,12 +46,16 @@ __all__ = [
     "CounterTrack",
     "EnergySession",
     "Flag",
+    "HwmonSource",
     "LivePower",
     "NvmlSource",
+    "OutsideTotal",
+    "PerfSource",
     "PowerModel",
     "PowerStream",
     "PowerTrace",
     "Present",
+    "PyRaplSource",
     "Quality",
     "RaplSource",
     "ReadError",
@@ -63,6 +72,7 @@ __all__ = [
     "WorkerPower",
     "activity_energy",
     "availability",
+    "channel_of_gpu",
     "energy_between",
     "power_model_for",
     "power_trace",

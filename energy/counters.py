@@ -11,6 +11,14 @@ from energy.source import Channel, Reading
 LARGEST_POWER_W = 1000.0
 """No channel draws more; two readings further apart than a wrap at this power have lost count."""
 
+PLAUSIBLE_POWER_W = 10_000.0
+"""A counter that moved further than this power allows was set anew, or shows what it never counted."""
+
+LARGEST_RAW = 2**63 - 1
+"""The largest count that a record can hold."""
+
+_JUMP_S = 1.0  # a counter's late update, and two readings in quick succession, are no jump
+
 PERIODS_TO_RESOLVE = 3
 """A window shorter than this many periods of the counter says nothing."""
 
@@ -26,9 +34,10 @@ class Flag(IntFlag):
     WRAPPED = 4
     """The counter passed its largest value; the joules are right."""
     RESET = 8
-    """The counter started anew: the joules are not known."""
+    """The counter started anew, or moved further than hardware can draw: the joules are not known."""
     LOST_COUNT = 16
-    """So long since the reading before that the counter may have wrapped more than once: joules not known."""
+    """Too long since the reading before: the counter may have wrapped twice, or samples of power are too far
+    apart to be summed up. The joules are not known."""
     BY_MODEL = 32
     """Joules from worker activity and assumed watts; there is no counter behind them."""
 
@@ -78,6 +87,17 @@ class CounterEnergy:
     complete: bool
 
 
+def longest_interval_s(channel: Channel) -> float | None:
+    """How far apart two readings may be at most for the joules between them to be known; None: any distance.
+
+    Less than a wrap at `LARGEST_POWER_W`, and less than the channel's `longest_gap_s`.
+    """
+    limits_s = [] if channel.longest_gap_s is None else [channel.longest_gap_s]
+    if channel.wrap is not None:
+        limits_s.append(channel.wrap * channel.unit_j / LARGEST_POWER_W)
+    return min(limits_s, default=None)
+
+
 def count_difference(before: int, after: int, wrap: int | None) -> tuple[int | None, Flag]:
     """Counts from `before` to `after`, at most one wrap apart; None with `Flag.RESET` if it started anew."""
     if after >= before:
@@ -113,8 +133,10 @@ class CounterTrack:
             return Step(reading.t_ns, reading.raw, None, None, flags)
         counts, flags = count_difference(last.raw, reading.raw, self.channel.wrap)
         elapsed_s = (reading.t_ns - last.t_ns) * 1e-9
-        if self._may_have_lost_count(elapsed_s):
+        if elapsed_s < 0 or self._may_have_lost_count(elapsed_s):
             counts, flags = None, Flag.LOST_COUNT
+        elif counts is not None and self._is_a_jump(counts, elapsed_s):
+            counts, flags = None, Flag.RESET
         self._move(reading.t_ns, counts or 0, flags=flags & BREAKS, valid=True)
         if counts is None:
             return Step(reading.t_ns, reading.raw, None, None, flags)
@@ -132,12 +154,16 @@ class CounterTrack:
         wrap = self.channel.wrap
         if reading.channel != self.channel.name:
             raise ValueError(f"a reading of {reading.channel} was given to the record of {self.channel.name}")
-        if reading.raw < 0 or (wrap is not None and reading.raw >= wrap):
-            raise ValueError(f"{reading.channel} cannot stand at {reading.raw}, its range is 0 to {wrap}")
+        largest = LARGEST_RAW if wrap is None else wrap - 1
+        if not 0 <= reading.raw <= largest:
+            raise ValueError(f"{reading.channel} cannot stand at {reading.raw}, its range is 0 to {largest}")
 
     def _may_have_lost_count(self, elapsed_s: float) -> bool:
-        wrap = self.channel.wrap
-        return wrap is not None and elapsed_s * LARGEST_POWER_W >= wrap * self.channel.unit_j
+        longest_s = longest_interval_s(self.channel)
+        return longest_s is not None and elapsed_s >= longest_s
+
+    def _is_a_jump(self, counts: int, elapsed_s: float) -> bool:
+        return counts * self.channel.unit_j > PLAUSIBLE_POWER_W * (elapsed_s + _JUMP_S)
 
     def _move(self, t_ns: int, counts: int, *, flags: Flag, valid: bool) -> None:
         mark = self._mark

@@ -15,7 +15,7 @@ from energy.sampler import LivePower, Snapshot, ThreadSampler
 from energy.source import QUALITIES, Channel, Quality, Source, weakest
 from energy.stream import PowerStream
 
-_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}}
+_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}, "board": {BASE, "cpu", "gpu"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +345,8 @@ class EnergySession:
                 "wrap": channel.wrap,
                 "period_s": channel.period_s,
                 "device": channel.device,
+                "integrated": channel.integrated,
+                "scope": channel.scope,
                 "quality": self._quality[name],
             }
             for name, channel in self.channels.items()
