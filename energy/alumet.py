@@ -11,7 +11,7 @@ import numpy as np
 
 from energy.alumet_blocks import Block, BlockReader
 from energy.alumet_csv import AlumetError, Row
-from energy.counters import LARGEST_POWER_W
+from energy.counters import PLAUSIBLE_POWER_W
 from energy.source import Quality, weakest
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AlumetChannel", "AlumetError", "AlumetRecording", "ClockPair", "import_recording"]
 
-_IMPLAUSIBLE_W = 10 * LARGEST_POWER_W
-"""More than this since the row before is a counter that began anew: the agent took it for a wrap."""
 _SLACK_S = 1.0
 """Rows may be this much closer than the readings behind them."""
 _FIRST_S = 3600.0
@@ -164,7 +162,7 @@ def import_recording(path: Path | str, clocks: Sequence[ClockPair] = ()) -> Alum
             tallies.setdefault(block.row.name, _Tally(block.row)).add(block)
     for tally in tallies.values():
         reader.lost.add(
-            f"more than {_IMPLAUSIBLE_W / 1000:g} kW: a counter that began anew", tally.implausible
+            f"more than {PLAUSIBLE_POWER_W / 1000:g} kW: a counter that began anew", tally.implausible
         )
     starts = [tally.start_ns for tally in tallies.values()]
     ends = [tally.end_ns for tally in tallies.values()]
@@ -209,7 +207,7 @@ class _Tally:
         spans_s = np.maximum(steps_ns, 0) * 1e-9 + _SLACK_S
         if first:
             spans_s[0] = _FIRST_S
-        implausible = joules > _IMPLAUSIBLE_W * spans_s
+        implausible = joules > PLAUSIBLE_POWER_W * spans_s
         counted = ~(repeated | implausible)
         self.repeated += int(repeated.sum())
         self.backward += int((steps_ns < 0).sum())

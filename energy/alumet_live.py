@@ -11,7 +11,7 @@ from typing import final
 
 from energy.alumet_agent import Agent, GrowingCsv
 from energy.alumet_csv import AlumetError, Layout, Row, base_metric, parse_time_ns, parse_value, row_of
-from energy.counters import LARGEST_POWER_W
+from energy.counters import PLAUSIBLE_POWER_W
 from energy.source import Channel, Quality, ReadError, Reading, Source, SourceUnavailableError
 
 PLUGINS = {"rapl": "package", "nvml": "gpu"}
@@ -19,7 +19,6 @@ PLUGINS = {"rapl": "package", "nvml": "gpu"}
 
 _UNIT_J = 1e-9
 _COUNTS_PER_J = 10**9
-_IMPLAUSIBLE_W = 10 * LARGEST_POWER_W
 _SLACK_S = 1.0
 _FUTURE_NS = 50_000_000
 _STEP_NS = 50_000_000
@@ -51,7 +50,7 @@ class _Counter:
             self.problem = f"its time went back by {-elapsed_s:.3g} s"
         elif elapsed_s == 0 and text == before_text and value > 0:
             self.problem = "a row came twice"
-        elif value * self.row.scale > _IMPLAUSIBLE_W * (elapsed_s + _SLACK_S):
+        elif value * self.row.scale > PLAUSIBLE_POWER_W * (elapsed_s + _SLACK_S):
             self.problem = f"{value * self.row.scale:.6g} J in {elapsed_s:.3g} s: its counter began anew"
         elif self.row.component == "gpu" and value != int(value):
             self.problem = 'its joules are power times time, not a counter: set mode = "full" for nvml'
