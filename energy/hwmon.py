@@ -72,6 +72,7 @@ class HwmonSource(Source):
         self._root = Path(root)
         self._total_rails = frozenset(total_rails)
         self._pread = pread
+        self.in_process = pread is not os.pread
         self._open: list[_OpenSensor] = []
 
     @property

@@ -82,6 +82,7 @@ class NvmlSource(Source):
 
     def __init__(self, library: Any = None, environment: Mapping[str, str] | None = None) -> None:
         self._given = library
+        self.in_process = library is not None
         self._environment = environment
         self._library: Any = None
         self._open: list[_Gpu] = []

@@ -29,6 +29,7 @@ class OutsideTotal(Source):
         self.source = source
         self.name = source.name
         self.quality = source.quality
+        self.in_process = source.in_process
         self._components = frozenset(components)
 
     @property

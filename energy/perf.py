@@ -102,6 +102,7 @@ class PerfSource(Source):
     ) -> None:
         self._root = Path(root)
         self._opener = opener
+        self.in_process = opener is not KernelPerfEvent
         self._open: list[tuple[Channel, PerfEvent]] = []
 
     @property

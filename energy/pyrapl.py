@@ -42,6 +42,7 @@ class PyRaplSource(Source):
 
     def __init__(self, library: Any = None) -> None:
         self._given = library
+        self.in_process = library is not None
         self._sensor: Any = None
         self._open: list[tuple[Channel, int]] = []
 

@@ -52,6 +52,7 @@ class RaplSource(Source):
     def __init__(self, root: Path = POWERCAP, *, pread: Callable[[int, int, int], bytes] = os.pread) -> None:
         self._root = Path(root)
         self._pread = pread
+        self.in_process = pread is not os.pread
         self._open: list[tuple[Channel, int]] = []
 
     @property

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from energy.hwmon import HwmonSource
 from energy.nvml import NvmlSource
@@ -14,7 +17,7 @@ from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
 from energy.source import Channel, Source, SourceUnavailableError
 
-SOURCES: Mapping[str, Callable[[], Source]] = MappingProxyType(
+SOURCES: Mapping[str, Callable[..., Source]] = MappingProxyType(
     {"rapl": RaplSource, "perf": PerfSource, "pyrapl": PyRaplSource, "hwmon": HwmonSource, "nvml": NvmlSource}
 )
 """What makes each source."""
@@ -24,6 +27,8 @@ AUTO = ("rapl", "perf", "pyrapl", "hwmon", "nvml")
 
 STAND_INS: Mapping[str, str] = MappingProxyType({"rapl": "perf"})
 """Another way to the same counters, where the one that was asked for is closed."""
+
+NO_SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ class Selection:
 
 
 def select_sources(
-    names: str | Sequence[str] = "auto", makers: Mapping[str, Callable[[], Source]] = SOURCES
+    names: str | Sequence[str] = "auto",
+    makers: Mapping[str, Callable[..., Source]] = SOURCES,
+    settings: Mapping[str, Mapping[str, Any]] = NO_SETTINGS,
 ) -> Selection:
     """The sources that `names` asks for: `auto`, names, or one text of names with commas.
 
@@ -63,9 +70,12 @@ def select_sources(
     Sources asked for by name are all taken. Where two cover the same component the first one counts, and the
     other is recorded beside the total. `rapl` is read through perf events where powercap is closed.
 
+    `settings` are arguments of single sources, by name: `{"hwmon": {"total_rails": ["VIN_12V"]}}`.
+
     A source asked for by name that cannot be read raises its `SourceUnavailableError`, with the remedy;
-    an unknown name raises `ValueError`. Each source is opened once to find out, and closed again.
+    an unknown name or setting raises `ValueError`. Each source is opened once to find out, and closed again.
     """
+    makers = _with_settings(makers, settings)
     if names == "auto":
         return _best(makers)
     asked = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
@@ -85,7 +95,22 @@ def select_sources(
     return Selection(tuple(sources), tuple(absent))
 
 
-def _best(makers: Mapping[str, Callable[[], Source]]) -> Selection:
+def _with_settings(
+    makers: Mapping[str, Callable[..., Source]], settings: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Callable[..., Source]]:
+    for name, arguments in settings.items():
+        if name not in makers:
+            raise ValueError(f"energy.settings names no source with {name!r}; there are {', '.join(makers)}")
+        known = inspect.signature(makers[name]).parameters
+        for argument in arguments:
+            if argument not in known:
+                raise ValueError(
+                    f"energy.settings.{name} has {argument!r}; {name} takes {', '.join(known) or 'none'}"
+                )
+    return {name: partial(make, **settings.get(name, {})) for name, make in makers.items()}
+
+
+def _best(makers: Mapping[str, Callable[..., Source]]) -> Selection:
     sources: list[Source] = []
     absent: list[Absent] = []
     covered: frozenset[str] = frozenset()
@@ -109,7 +134,7 @@ def _best(makers: Mapping[str, Callable[[], Source]]) -> Selection:
 
 
 def _asked_for(
-    name: str, makers: Mapping[str, Callable[[], Source]], absent: list[Absent]
+    name: str, makers: Mapping[str, Callable[..., Source]], absent: list[Absent]
 ) -> tuple[Source, tuple[Channel, ...]]:
     source = makers[name]()
     try:
@@ -137,7 +162,7 @@ def _beside(
     return (OutsideTotal(source, twice) if twice else source), counted - twice
 
 
-def availability(makers: Mapping[str, Callable[[], Source]] = SOURCES) -> list[Present | Absent]:
+def availability(makers: Mapping[str, Callable[..., Source]] = SOURCES) -> list[Present | Absent]:
     """What every source says on this machine; never raises."""
     return [_probe(name, make()) for name, make in makers.items()]
 

@@ -100,6 +100,8 @@ class Source(ABC):
     quality: Quality
     left_out: tuple[tuple[str, str], ...] = ()
     """Channels outside the total that an open source found but cannot read, with the reason."""
+    in_process: bool = False
+    """Whether only this process can read it (its counter is an object here): the sampler is a thread then."""
 
     @property
     @abstractmethod

@@ -182,9 +182,9 @@ def _tell_what_runs(
         energy=_energy_words(workload, session),
     )
     if absent and not workload.sources.sources:
-        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        tried = ", ".join(absent)
         events.emit(
-            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+            "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
 
 

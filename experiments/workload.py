@@ -95,7 +95,10 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
-    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    sources = Selection((), ())
+    if platform is None:
+        energy = config["energy"]
+        sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()

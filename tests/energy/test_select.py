@@ -1,4 +1,7 @@
+import contextlib
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,12 +11,14 @@ from energy import (
     Channel,
     EnergySession,
     NvmlSource,
+    OutsideTotal,
     Present,
     Source,
     SourceUnavailableError,
     availability,
     select_sources,
 )
+from tests.energy.hwmon_tree import add_chip
 from tests.energy.sources import CORE, DRAM, GPU, PACKAGE, HandSource
 
 PERF = Channel("perf:package-0", "package", True, 2.0**-32, None, 0.001)
@@ -143,6 +148,35 @@ def test_only_what_is_asked_for_is_taken() -> None:
 def test_an_unknown_source_is_an_error_that_lists_what_there_is() -> None:
     with pytest.raises(ValueError, match="there is no energy source 'wattmeter'; there are auto, rapl, nvml"):
         select_sources(["wattmeter"], MAKERS)
+
+
+def test_a_source_takes_its_settings(tmp_path: Path) -> None:
+    add_chip(tmp_path / "hwmon", "hwmon0", "ina226", {"power1_input": 1_000_000, "label": "VIN_12V"})
+    settings = {"hwmon": {"root": tmp_path / "hwmon", "total_rails": ["VIN_12V"]}}
+    assert in_total(select_sources("hwmon", settings=settings).sources) == ["hwmon:VIN_12V"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wattmeter": {}}, "names no source with 'wattmeter'"),
+        ({"hwmon": {"rail": 1}}, "hwmon takes root, total_rails"),
+    ],
+)
+def test_a_setting_that_no_source_has_is_an_error(settings: dict[str, dict[str, int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_sources("auto", settings=settings)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_that_was_closed_again_can_go_to_another_process(name: str) -> None:
+    source = SOURCES[name]()
+    with contextlib.suppress(SourceUnavailableError):
+        source.open()
+    source.close()
+    for sent in (source, OutsideTotal(source, {"package"})):
+        assert not sent.in_process
+        assert pickle.loads(pickle.dumps(sent)).name == name
 
 
 def test_the_doctor_is_told_of_every_source_and_a_broken_driver_is_only_absent() -> None:
