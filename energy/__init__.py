@@ -11,6 +11,8 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.alumet import AlumetChannel, AlumetError, AlumetRecording, ClockPair, import_recording
+from energy.alumet_live import AlumetSource
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.gpu_identity import channel_of_gpu
 from energy.hwmon import HwmonSource
@@ -19,6 +21,7 @@ from energy.overlap import OutsideTotal
 from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
+from energy.replay import ReplaySource
 from energy.sampler import LivePower, SamplerError
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
@@ -40,8 +43,13 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "AlumetChannel",
+    "AlumetError",
+    "AlumetRecording",
+    "AlumetSource",
     "Channel",
     "ChannelEnergy",
+    "ClockPair",
     "CounterEnergy",
     "CounterTrack",
     "EnergySession",
@@ -60,6 +68,7 @@ __all__ = [
     "RaplSource",
     "ReadError",
     "Reading",
+    "ReplaySource",
     "SamplerError",
     "Selection",
     "Source",
@@ -74,6 +83,7 @@ __all__ = [
     "availability",
     "channel_of_gpu",
     "energy_between",
+    "import_recording",
     "power_model_for",
     "power_trace",
     "read_stream",

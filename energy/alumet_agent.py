@@ -56,7 +56,7 @@ class Agent:
                 "alumet",
                 f"there is no program {self._command!r}",
                 "install Alumet's agent, 0.9.0 or later (https://alumet.dev, or `nix build .#alumet-agent`), "
-                "or name it by energy.alumet.command",
+                "or name it by energy.settings.alumet.command",
             )
         self._folder = Path(tempfile.mkdtemp(prefix="alumet-"))
         try:

@@ -318,7 +318,7 @@ class AlumetSource(Source):
         if self._follow is not None:
             remedy = (
                 f"run `alumet-agent --plugins rapl,csv --output-file {self._follow} run`, and set "
-                "energy.alumet.poll_interval_s and flush_interval_s to that agent's"
+                "energy.settings.alumet.poll_interval_s and flush_interval_s to that agent's"
             )
         else:
             remedy = "see that `alumet-agent --plugins " + ",".join(self._plugins) + ",csv run` works"

@@ -21,7 +21,7 @@ FILES = ("power.parquet", "power.stream")
 """What a run's folder keeps its power in: once it has ended, and before."""
 
 _TOGETHER_NS = 1_000_000_000
-_REMEDY = "name a run's folder, or its power.parquet or power.stream, by energy.replay.path"
+_REMEDY = "name a run's folder, or its power.parquet or power.stream, by energy.settings.replay.path"
 
 
 @final

@@ -209,7 +209,7 @@ def test_what_is_no_recording_is_unavailable_and_says_what_is(tmp_path: Path) ->
         source = ReplaySource(path=None if name is None else tmp_path / name)
         with pytest.raises(SourceUnavailableError, match=why) as caught:
             source.open()
-        assert "energy.replay.path" in caught.value.remedy
+        assert "energy.settings.replay.path" in caught.value.remedy
 
 
 def test_a_recording_of_the_power_model_alone_is_unavailable(tmp_path: Path) -> None:
