@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from energy import SOURCES, power_model_for, select_sources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NEEDS = {"replay": ["energy.settings.replay.path=/x"]}
 
 
 def test_importing_energy_loads_no_data_frames_and_no_driver() -> None:

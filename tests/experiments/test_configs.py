@@ -19,7 +19,6 @@ NEEDS = {
     ("scheduler", "starpu"): ["scheduler.name=modular-heft"],
     ("scheduler", "own"): ["scheduler._target_=tests.schedulers.policies.EarliestFinish"],
     ("dataset", "image_folder"): ["dataset.root=/x"],
-    ("energy", "replay"): ["energy.settings.replay.path=/x"],
 }
 
 
