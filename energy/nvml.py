@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -228,7 +229,9 @@ class NvmlSource(Source):
         self._open.clear()
         library, self._library = self._library, None
         if library is not None:
-            library.nvmlShutdown()
+            # A driver that was unloaded in the meantime has nothing left to shut down.
+            with contextlib.suppress(library.NVMLError):
+                library.nvmlShutdown()
 
     def read(self) -> list[Reading]:
         if not self._open:

@@ -45,6 +45,7 @@ class Nvml:
         self.start = start
         self.mig = mig or {}
         self.running = 0
+        self.unloaded = False
         for index, gpu in enumerate(self.gpus):
             gpu.uuid = gpu.uuid or f"GPU-{index:08d}-aaaa"
             gpu.bus_id = gpu.bus_id or f"00000000:{0x3B + index:02X}:00.0"
@@ -56,6 +57,8 @@ class Nvml:
 
     def nvmlShutdown(self) -> None:
         self.running -= 1
+        if self.unloaded:
+            raise nvml_error(pynvml.NVML_ERROR_UNINITIALIZED)
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)

@@ -79,6 +79,11 @@ def test_a_counter_that_starts_anew_loses_only_the_joules_around_that(
     assert found_j == pytest.approx(known * 1e-3)
 
 
+def test_a_count_that_no_record_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match=str(2**63)):
+        CounterTrack(counter(None)).add(reading(0, 2**63))
+
+
 def test_a_counter_set_to_zero_far_from_its_range_is_a_reset_and_no_wrap() -> None:
     track = CounterTrack(counter(262_143_328_851))
     track.add(reading(0, 100_000_000_000))

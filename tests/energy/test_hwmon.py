@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from energy import EnergySession, ReadError, SourceUnavailableError
+from energy import EnergySession, ReadError, SourceUnavailableError, power_model_for
 from energy.hwmon import HwmonSource
 from energy.integral import LONGEST_GAP_S
 from tests.energy.hwmon_tree import add_chip, orin_nano
@@ -126,6 +126,13 @@ def test_the_bound_of_an_integrated_channel_is_what_flows_in_its_longest_gap(tmp
     assert board.bound_j == pytest.approx(LONGEST_GAP_S * 6.0, rel=0.1)
     assert not energy.resolvable
     assert energy.total_j == board.gross_j
+
+
+def test_a_board_leaves_nothing_to_the_assumed_watts(tmp_path: Path) -> None:
+    watts = {"idle_w": 1.0, "polling_w": 2.0, "busy_w": 3.0}
+    model = power_model_for({"base_w": 5.0, "cpu": watts, "cuda": watts}, ["cpu", "cuda"])
+    with EnergySession([HwmonSource(orin_nano(tmp_path / "hwmon"))], model, rate_hz=10) as session:
+        assert session.model_channels == ()
 
 
 @pytest.mark.parametrize("text", ["", "-40", "nan", "0x10", "1.5"])

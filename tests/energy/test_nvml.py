@@ -1,9 +1,19 @@
 import time
+from pathlib import Path
 
 import pynvml
 import pytest
 
-from energy import CounterTrack, EnergySession, Flag, NvmlSource, ReadError, SourceUnavailableError
+from energy import (
+    CounterTrack,
+    EnergySession,
+    Flag,
+    NvmlSource,
+    PowerStream,
+    ReadError,
+    SourceUnavailableError,
+    read_stream,
+)
 from tests.energy.nvml_library import Gpu, Nvml, nvml_error
 
 NOT_SUPPORTED = nvml_error(pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -167,6 +177,32 @@ def test_a_driver_loaded_anew_is_a_reset_and_no_wrap() -> None:
         library.gpus[0].energy_mj = 12
         step = track.add(source.read()[0])
     assert (step.joules, step.flags) == (None, Flag.RESET)
+
+
+def test_a_driver_that_was_unloaded_can_still_be_closed() -> None:
+    library = Nvml(Gpu(1500))
+    with make(library):
+        library.unloaded = True
+    assert library.running == 0
+
+
+@pytest.mark.parametrize("shown", [2**64 - 1, 2**63, -1, 10**15])
+def test_a_count_that_no_gpu_can_have_reached_is_a_gap_and_the_record_goes_on(
+    tmp_path: Path, shown: int
+) -> None:
+    library = Nvml(Gpu(1500, has_fields=False))
+    stream = PowerStream(tmp_path / "power.stream")
+    with EnergySession([make(library)], stream=stream, rate_hz=0.1) as session:
+        window = session.open_window("epoch")
+        library.gpus[0].energy_mj = shown
+        session.snapshot()
+        library.gpus[0].energy_mj = 2500
+        assert window.close().total_j is None
+        after = session.open_window("epoch", 1)
+        library.gpus[0].energy_mj = 3000
+        assert after.close().total_j == pytest.approx(0.5)
+    frame = read_stream(tmp_path / "power.stream")
+    assert frame[frame.channel == "nvml:gpu-0"].joules.dropna().tolist()[-1] == pytest.approx(0.5)
 
 
 def test_two_mig_instances_of_one_gpu_are_that_gpu_once_and_labelled() -> None:
