@@ -22,6 +22,8 @@ _COUNTS_PER_J = 10**9
 _SLACK_S = 1.0
 _FUTURE_NS = 50_000_000
 _STEP_NS = 50_000_000
+_LOOKS = 3
+_JITTER_NS = 1_000_000
 _DRIFT_PER_S = 0.001  # clocks are slewed by at most half of it
 
 
@@ -71,7 +73,7 @@ class _Clocks:
 
     def check(self) -> str | None:
         """Look at both clocks; the size of a step since the last look, in words."""
-        now_ns, wall_ns = time.monotonic_ns(), self.wall_ns()
+        now_ns, wall_ns = self._pair()
         before_ns, self.offset_ns = self.offset_ns, wall_ns - now_ns
         elapsed_ns, self.checked_ns = now_ns - self.checked_ns, now_ns
         if before_ns is None:
@@ -82,7 +84,17 @@ class _Clocks:
         self.trusted_from_ns = wall_ns
         return f"the wall clock was stepped by {step_ns * 1e-9:+.3f} s"
 
+    def _pair(self) -> tuple[int, int]:
+        """Both clocks at one moment: of a few looks the one that was interrupted least."""
+        best_ns, pair = None, (0, 0)
+        for _ in range(_LOOKS):
+            before_ns, wall_ns, after_ns = time.monotonic_ns(), self.wall_ns(), time.monotonic_ns()
+            if best_ns is None or after_ns - before_ns < best_ns:
+                best_ns, pair = after_ns - before_ns, ((before_ns + after_ns) // 2, wall_ns)
+        return pair
+
     def t_ns(self, t_unix_ns: int) -> int:
+        """The monotonic time of a row, by the clocks as they were last looked at."""
         assert self.offset_ns is not None
         return t_unix_ns - self.offset_ns
 
@@ -191,8 +203,9 @@ class AlumetSource(Source):
             if problem is not None:
                 failed[channel.name] = problem
                 continue
-            self._given_ns[channel.name] = counter.t_ns
-            readings.append(Reading(channel.name, counter.t_ns, int(counter.joules * _COUNTS_PER_J)))
+            # Two looks at the clocks differ by what came between them.
+            t_ns = self._given_ns[channel.name] = max(counter.t_ns, self._given_ns.get(channel.name, 0))
+            readings.append(Reading(channel.name, t_ns, int(counter.joules * _COUNTS_PER_J)))
         failed |= self._unannounced()
         if failed:
             raise ReadError("alumet", failed, readings)
@@ -211,7 +224,7 @@ class AlumetSource(Source):
             return f"its last row is {(t_ns - now_ns) * 1e-9:.3g} s in the future"
         if now_ns - t_ns > self._period_s * 1e9:
             return f"its last row is {(now_ns - t_ns) * 1e-9:.3g} s old, more than {self._period_s:g} s"
-        if t_ns < self._given_ns.get(name, t_ns):
+        if t_ns < self._given_ns.get(name, t_ns) - _JITTER_NS:
             self._given_ns.pop(name)
             return "its time went back, by the change of a clock"
         return None

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from energy import EnergySession, ReadError, Reading, SourceUnavailableError
 from energy.alumet_live import AlumetSource
@@ -126,8 +129,8 @@ def test_an_agent_that_writes_nothing_is_unavailable_and_ended(
     install: Callable[[str], None], tmp_path: Path
 ) -> None:
     install("mute")
-    with pytest.raises(SourceUnavailableError, match=r"wrote no row of package in 0\.5 s"):
-        started(start_timeout_s=0.5).open()
+    with pytest.raises(SourceUnavailableError, match="wrote no row of package in 1 s"):
+        started(start_timeout_s=1).open()
     assert not is_alive(agent_pid(tmp_path))
 
 
@@ -136,7 +139,7 @@ def test_a_plugin_that_shows_nothing_is_missed(install: Callable[[str], None]) -
     install("steady")
     source = started(plugins=["rapl"], start_timeout_s=0.5)
     source._plugins = ("rapl", "nvml")  # what is asked for, beside what the agent was started with
-    with pytest.raises(SourceUnavailableError, match="wrote no row of gpu in"):
+    with pytest.raises(SourceUnavailableError, match="no row of gpu in"):
         source.open()
 
 
@@ -165,7 +168,7 @@ def test_an_agent_that_falls_silent_is_a_gap_and_not_the_last_value_again(
     install: Callable[[str], None],
 ) -> None:
     install("falls silent")
-    with started(lateness_s=0.3) as source:
+    with started(lateness_s=1) as source:
         texts: list[str] = []
 
         def fails() -> bool:
@@ -177,7 +180,7 @@ def test_an_agent_that_falls_silent_is_a_gap_and_not_the_last_value_again(
 
         assert wait_until(fails)
         assert "its last row is" in texts[0]
-        assert "old, more than 0.32 s" in texts[0]
+        assert "old, more than 1.02 s" in texts[0]
 
 
 def test_an_agent_that_ignores_signals_is_killed(
@@ -275,6 +278,32 @@ def test_a_line_counts_once_it_has_its_end(source: AlumetSource, followed: Follo
     assert package_counts(source.read()) - before == 5 * 10**9
 
 
+@settings(max_examples=15)
+@given(
+    st.lists(st.decimals(0, 300, places=15), min_size=1, max_size=20),
+    st.lists(st.integers(1, 80), min_size=1, max_size=40),
+)
+def test_any_joules_written_in_any_pieces_are_summed_exactly(
+    tmp_path_factory: pytest.TempPathFactory, joules: list[Decimal], pieces: list[int]
+) -> None:
+    followed = Followed(tmp_path_factory.mktemp("live") / "live.csv")
+    followed.package(1)
+    with started(follow=followed.path, lateness_s=60) as source:
+        (first,) = source.read()
+        t_ns = followed.wall_ns()
+        rows = [rapl(t_ns + n, f"{value:f}", "cpu_package 0", "package") for n, value in enumerate(joules)]
+        rest = "".join(f"{line(row)}\n" for row in rows)
+        counts = [first.raw]
+        for size in pieces:
+            followed.append(rest[:size])
+            rest = rest[size:]
+            counts.append(package_counts(source.read()))
+        followed.append(rest)
+        counts.append(package_counts(source.read()))
+    assert counts == sorted(counts)
+    assert counts[-1] - counts[0] == int(sum(joules) * 10**9)
+
+
 def test_a_reading_has_the_time_of_its_row(source: AlumetSource, followed: Followed) -> None:
     followed.package(3, ago_s=-0.0)
     source.read()
@@ -340,8 +369,8 @@ def test_a_repeated_row_is_a_gap_and_not_added(source: AlumetSource, followed: F
 def test_a_domain_that_vanishes_is_a_gap_of_its_channel_alone(followed: Followed) -> None:
     followed.package(1)
     followed.rows(rapl(followed.wall_ns(), 7, "dram 0", "dram"))
-    with started(follow=followed.path, lateness_s=0.4) as source:
-        deadline = time.monotonic() + 0.6
+    with started(follow=followed.path, lateness_s=1) as source:
+        deadline = time.monotonic() + 1.3
         while time.monotonic() < deadline:
             followed.package(1)
             time.sleep(0.02)
