@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import final
 
+from energy.gpu_identity import pci_address
+
 LATE = "__late_attributes"
 RAPL = "rapl_consumed_energy"
 GPU_ENERGY = "nvml_energy_consumption"
@@ -150,7 +152,11 @@ def _gpu(identity: Mapping[str, str], base: str, scale: float) -> Row:
     kind, bus_id = identity["resource_kind"], identity["resource_id"]
     if kind != "gpu" or not bus_id:
         raise ValueError(f"{base} on {kind!r} {bus_id!r}, which is no GPU")
-    return Row(f"alumet:gpu-{bus_id}", "gpu", True, scale, base == GPU_POWER, bus_id)
+    try:
+        device = pci_address(bus_id)  # as CUDA and Linux write it
+    except ValueError:
+        device = bus_id
+    return Row(f"alumet:gpu-{bus_id}", "gpu", True, scale, base == GPU_POWER, device)
 
 
 def _domain(identity: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy import EnergySession, ReadError, Reading, SourceUnavailableError
+from energy import EnergySession, ReadError, Reading, SourceUnavailableError, channel_of_gpu
 from energy.alumet_live import AlumetSource
 from tests.energy.alumet_files import Row, Style, gpu, header, line, rapl
 
@@ -418,6 +418,15 @@ def test_a_gpus_energy_that_the_agent_adds_up_itself_is_refused(followed: Follow
         followed.rows(gpu(followed.wall_ns(), 1000.25))
         with pytest.raises(ReadError, match='set mode = "full"'):
             source.read()
+
+
+def test_a_gpu_is_found_by_its_pci_address(followed: Followed) -> None:
+    followed.rows(gpu(followed.wall_ns(), 1000, "00000000:C6:00.0"), gpu(followed.wall_ns(), 1000, "odd"))
+    with started(follow=followed.path) as source:
+        found = channel_of_gpu(source.channels, "0000:c6:00.0")
+        assert found is not None
+        assert found.name == "alumet:gpu-00000000:C6:00.0"
+        assert {channel.name for channel in source.channels} == {found.name, "alumet:gpu-odd"}
 
 
 def test_an_agent_that_starts_its_file_anew_goes_on_after_a_gap(
