@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from energy.alumet_csv import (
+    GPU_ENERGY,
+    GPU_POWER,
+    RAPL,
     AlumetError,
     Layout,
     Row,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 _LONGEST_HEADER = 1 << 16
 _LARGEST_TABLE = 1 << 16
+_JOULES_TEXT = tuple(f"{quote}{metric}" for quote in ("", '"') for metric in (RAPL, GPU_ENERGY, GPU_POWER))
+_JOULES = tuple(start.encode() for start in _JOULES_TEXT)
 
 
 @final
@@ -73,6 +78,7 @@ class BlockReader:
         self.lost = Lost()
         self.not_counted: set[str] = set()
         """Metrics of energy that are not read."""
+        self._rows_of_joules = 0
         self._rows: dict[tuple[str, ...], Row | str | None] = {}
         try:
             self._find_ends()
@@ -111,12 +117,27 @@ class BlockReader:
                     yield from self._blocks(layout, batch)
             except pa.ArrowInvalid as error:
                 raise AlumetError(f"{self.path} cannot be read: {error}") from error
+        self._find_swallowed(layout)
+
+    def _find_swallowed(self, layout: Layout) -> None:
+        """Lose the lines of joules that a quote without its end has made part of another line's field."""
+        if layout.columns[0] != "metric":
+            return
+        with self.path.open("rb") as file:
+            if not any(b'"' in block for block in _blocks_of(file, self._start, self._end)):
+                return
+            file.seek(self._start)
+            lines = 0
+            while file.tell() < self._end:
+                lines += file.readline().startswith(_JOULES)
+        self.lost.add("a line inside another's quotes", max(0, lines - self._rows_of_joules))
 
     def _bad_line(self, line: Any) -> str:
         self.rows_read += 1
         text = line.text if isinstance(line.text, str) else ""
         if not text or any(base_metric(word) for word in text.replace('"', "").split(self._delimiter)):
             self.lost.add("a line with the wrong number of fields")
+            self._rows_of_joules += text.startswith(_JOULES_TEXT)
         return "skip"
 
     @property
@@ -134,6 +155,7 @@ class BlockReader:
             name for name, read in zip(names, wanted, strict=True) if not read and "energy" in name
         )
         chosen = wanted[metrics.indices.to_numpy()]
+        self._rows_of_joules += int(chosen.sum())
         if not chosen.any():
             return
         rows = batch.filter(pa.array(chosen))
@@ -236,6 +258,13 @@ def _values(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         found = (parse_value(text) for text in texts.to_pylist())
         values = np.array([np.nan if value is None else value for value in found])
     return values, np.isfinite(values) & (values >= 0)
+
+
+def _blocks_of(file: Any, start: int, end: int) -> Iterator[bytes]:
+    file.seek(start)
+    while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
+        start += len(block)
+        yield block
 
 
 def _last_line_end(file: Any, size: int) -> int:

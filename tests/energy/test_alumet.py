@@ -150,6 +150,28 @@ def test_a_broken_row_of_another_metric_costs_nothing(tmp_path: Path) -> None:
     assert (recording.total_j, recording.rows_lost, recording.rows_read) == (2.0, 0, 3)
 
 
+@pytest.mark.parametrize(
+    "broken", ['"kernel_cpu_time_ms;x', 'kernel;"x;y;z', 'rapl_consumed_energy_J;"x', '";;']
+)
+def test_a_quote_without_its_end_does_not_swallow_joules_unnoticed(tmp_path: Path, broken: str) -> None:
+    rows = [rapl(T0_NS + tick * 10**9, 2, "cpu_package 0", "package") for tick in range(6)]
+    lines = text(rows).splitlines()
+    (tmp_path / "a.csv").write_text("\n".join([*lines[:3], broken, *lines[3:]]) + "\n")
+    recording = import_recording(tmp_path / "a.csv")
+    assert recording.total_j is None
+    assert recording.rows_lost == 4 + broken.startswith("rapl")
+    assert recording.read_j == 4.0
+
+
+def test_a_quoted_field_of_several_lines_costs_nothing(tmp_path: Path) -> None:
+    rows = text([rapl(T0_NS, 2, "cpu_package 0", "package")])
+    rows += 'process_name;2025-10-09T08:53:20Z;1;local_machine;;process;7;"name=a\nb;c=""d"""\n'
+    rows += line(rapl(T0_NS + 10**9, 3, "cpu_package 0", "package"), Style(quoted=True)) + "\n"
+    (tmp_path / "a.csv").write_text(rows)
+    recording = import_recording(tmp_path / "a.csv")
+    assert (recording.total_j, recording.rows_lost) == (5.0, 0)
+
+
 def test_a_repeated_row_counts_once_and_is_told_of(tmp_path: Path) -> None:
     rows = [row for row in two_sockets(TICKS) for _ in range(2)]
     recording = import_recording(write(tmp_path / "a.csv", rows))
