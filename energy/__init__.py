@@ -13,6 +13,9 @@ from energy.activity import (
 )
 from energy.alumet import AlumetChannel, AlumetError, AlumetRecording, ClockPair, import_recording
 from energy.alumet_live import AlumetSource
+from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
+from energy.baseline import Drift, IdleBaseline, IdleWatts
+from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.gpu_identity import channel_of_gpu
 from energy.hwmon import HwmonSource
@@ -22,9 +25,9 @@ from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
 from energy.replay import ReplaySource
-from energy.sampler import LivePower, SamplerError
+from energy.sampler import LivePower, SamplerError, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
-from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
+from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
@@ -36,6 +39,7 @@ from energy.source import (
     weakest,
 )
 from energy.stream import PowerStream, StreamError, read_stream, to_parquet
+from energy.window import ChannelEnergy, Window, WindowEnergy
 
 __all__ = [
     "QUALITIES",
@@ -47,15 +51,23 @@ __all__ = [
     "AlumetError",
     "AlumetRecording",
     "AlumetSource",
+    "Attribution",
+    "AttributionError",
+    "Breakdown",
     "Channel",
     "ChannelEnergy",
+    "ClassPower",
     "ClockPair",
     "CounterEnergy",
     "CounterTrack",
+    "Drift",
     "EnergySession",
     "Flag",
     "HwmonSource",
+    "IdleBaseline",
+    "IdleWatts",
     "LivePower",
+    "MeterRecords",
     "NvmlSource",
     "OutsideTotal",
     "PerfSource",
@@ -71,6 +83,7 @@ __all__ = [
     "ReplaySource",
     "SamplerError",
     "Selection",
+    "Snapshot",
     "Source",
     "SourceUnavailableError",
     "Step",
@@ -80,7 +93,10 @@ __all__ = [
     "WindowEnergy",
     "WorkerPower",
     "activity_energy",
+    "attribute",
     "availability",
+    "break_down",
+    "busy_share",
     "channel_of_gpu",
     "energy_between",
     "import_recording",

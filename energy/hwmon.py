@@ -97,12 +97,16 @@ class HwmonSource(Source):
                     opened.descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 self._read_sensor(opened)
             except (OSError, ValueError) as error:
+                folder = sensor.paths[0].parent
                 why = f"{sensor.paths[0]} cannot be read ({_told(error)})"
                 if sensor.channel.in_total:
-                    remedy = "sudo chmod a+r " if isinstance(error, PermissionError) else "mend "
-                    raise SourceUnavailableError(
-                        "hwmon", why, f"{remedy}{sensor.paths[0]}, or choose energy=model"
-                    ) from error
+                    closed = isinstance(error, PermissionError)
+                    mend = (
+                        f"sudo chmod a+r {folder}/*_input"
+                        if closed
+                        else f"switch the rail on ({folder}/in*_enable)"
+                    )
+                    raise SourceUnavailableError("hwmon", why, f"{mend}, or choose energy=model") from error
                 left_out.append((sensor.channel.name, why))
                 _close(self._open.pop())
         self.left_out = tuple(left_out)

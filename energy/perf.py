@@ -7,13 +7,14 @@ import math
 import os
 import re
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
-from energy.source import Channel, Quality, ReadError, Reading, Source, SourceUnavailableError
+from energy.source import Channel, Quality, RawSource, ReadError, Reading, SourceUnavailableError
 
 DEVICES = Path("/sys/devices")
 
@@ -40,8 +41,8 @@ _SYSCALLS = {"x86_64": 298, "i686": 336, "aarch64": 241, "riscv64": 241, "ppc64l
 class PerfEvent(Protocol):
     """An open event."""
 
-    def read(self) -> int:
-        """Counts since it was opened. Raises `OSError` or `ValueError`."""
+    def read(self) -> bytes:
+        """The counts since it was opened, 8 bytes in the machine's order. Raises `OSError`."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -65,12 +66,8 @@ class KernelPerfEvent:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
 
-    def read(self) -> int:
-        data = os.read(self._descriptor, 8)
-        if len(data) != 8:
-            # The kernel says so, without an error, of an event whose CPU has gone.
-            raise ValueError(f"the event gave {len(data)} bytes, not 8: its CPU is offline")
-        return int(struct.unpack("=Q", data)[0])
+    def read(self) -> bytes:
+        return os.read(self._descriptor, 8)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -84,7 +81,7 @@ class _Event:
 
 
 @final
-class PerfSource(Source):
+class PerfSource(RawSource):
     """Reads the events of the `power` PMU below `root`, one per CPU in its `cpumask`: one for each die.
 
     The kernel follows the hardware's counter, so the 64 bit counts start at 0 and do not wrap. Channels are
@@ -151,7 +148,7 @@ class PerfSource(Source):
         for channel, event in self._open:
             before_ns = time.monotonic_ns()
             try:
-                counts = event.read()
+                counts = self.counts(event.read())
             except (OSError, ValueError) as error:
                 failed[channel.name] = _told(error)
                 continue
@@ -159,6 +156,24 @@ class PerfSource(Source):
         if failed:
             raise ReadError("perf", failed, readings)
         return readings
+
+    def read_raw(self, into: list[Any]) -> None:
+        clock = time.monotonic_ns
+        before_ns = clock()
+        for _, event in self._open:
+            try:
+                data: bytes | str = event.read()
+            except OSError as error:
+                data = _told(error)
+            after_ns = clock()
+            into += [(before_ns + after_ns) // 2, data]
+            before_ns = after_ns
+
+    def counts(self, data: bytes) -> int:
+        if len(data) != 8:
+            # The kernel says so, without an error, of an event whose CPU has gone.
+            raise ValueError(f"the event gave {len(data)} bytes, not 8: its CPU is offline")
+        return int.from_bytes(data, sys.byteorder)
 
 
 def _find_events(pmu: Path, cpus: Path) -> list[_Event]:

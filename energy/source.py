@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 Quality = Literal["measured", "estimated", "simulated", "modelled"]
 """What stands behind a number of joules, strongest first.
 
-`measured`: a counter. `estimated`: what real workers did, times assumed watts.
+`measured`: a counter, or a power sensor that was summed up. `estimated`: what real workers did, times assumed watts.
 `simulated`: what simulated workers did, times assumed watts.
 `modelled`: derived from other numbers, by a fit, or by replaying another run's.
 """
@@ -135,3 +135,18 @@ class Source(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RawSource(Source):
+    """A source that can be read often, since it leaves the bytes that it reads for later."""
+
+    @abstractmethod
+    def read_raw(self, into: list[Any]) -> None:
+        """Append, for each channel in the channels' order, its time as in `Reading.t_ns` and the bytes read.
+
+        In place of the bytes of a channel that could not be read stands the reason, as a text.
+        """
+
+    @abstractmethod
+    def counts(self, data: bytes) -> int:
+        """The counts that `data` says; `ValueError` where it says none."""

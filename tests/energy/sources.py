@@ -22,6 +22,7 @@ class HandSource(Source):
     """Shows `raw`, by channel: a value, a function of the time in ns, or None for what cannot be read."""
 
     quality: Quality = "measured"
+    in_process = True
 
     def __init__(self, name: str, raw: Mapping[Channel, Counter], *, available: bool = True) -> None:
         self.name = name

@@ -128,6 +128,12 @@ def test_the_bound_of_an_integrated_channel_is_what_flows_in_its_longest_gap(tmp
     assert energy.total_j == board.gross_j
 
 
+def test_a_rate_that_leaves_gaps_between_samples_is_refused_before_a_run(tmp_path: Path) -> None:
+    session = EnergySession([HwmonSource(orin_nano(tmp_path / "hwmon"))], rate_hz=1)
+    with pytest.raises(ValueError, match=r"hwmon:VDD_IN needs samples within 0\.5 s, choose at least 4"):
+        session.open()
+
+
 def test_a_board_leaves_nothing_to_the_assumed_watts(tmp_path: Path) -> None:
     watts = {"idle_w": 1.0, "polling_w": 2.0, "busy_w": 3.0}
     model = power_model_for({"base_w": 5.0, "cpu": watts, "cuda": watts}, ["cpu", "cuda"])

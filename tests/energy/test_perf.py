@@ -1,12 +1,13 @@
 import errno
 import os
+import struct
 import time
 from pathlib import Path
 from typing import final
 
 import pytest
 
-from energy import CounterTrack, ReadError, SourceUnavailableError
+from energy import CounterTrack, EnergySession, ReadError, SourceUnavailableError
 from energy.perf import KernelPerfEvent, PerfSource
 
 SCALE = "2.3283064365386962890625e-10"
@@ -35,7 +36,7 @@ def devices(root: Path, cpumask: str = "0", events: dict[str, int] | None = None
 class Kernel:
     """Opens events whose counts a test sets, by (config, CPU)."""
 
-    def __init__(self, counts: dict[tuple[int, int], int | Exception] | None = None) -> None:
+    def __init__(self, counts: dict[tuple[int, int], int | bytes | Exception] | None = None) -> None:
         self.counts = counts or {}
         self.refused: dict[int, OSError] = {}
         self.asked: list[tuple[int, int, int]] = []
@@ -55,11 +56,11 @@ class Event:
         self.kernel = kernel
         self.key = key
 
-    def read(self) -> int:
+    def read(self) -> bytes:
         counts = self.kernel.counts.get(self.key, 0)
         if isinstance(counts, Exception):
             raise counts
-        return counts
+        return counts if isinstance(counts, bytes) else struct.pack("=Q", counts)
 
     def close(self) -> None:
         self.kernel.is_open -= 1
@@ -187,18 +188,38 @@ def test_no_power_events_are_unavailable_with_a_remedy(tmp_path: Path) -> None:
         PerfSource(tmp_path, opener=Kernel().open).open()
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"", "gave 0 bytes, not 8: its CPU is offline"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output"),
+    ],
+)
 def test_an_event_that_stops_in_the_middle_of_a_run_is_an_error_and_the_others_are_kept(
-    tmp_path: Path,
+    tmp_path: Path, answer: bytes | Exception, told: str
 ) -> None:
     kernel = Kernel({(PKG, 0): 1, (RAM, 0): 2})
     with PerfSource(devices(tmp_path), opener=kernel.open) as source:
         assert len(source.read()) == 2
-        kernel.counts[PKG, 0] = ValueError("the event gave 0 bytes, not 8")
-        with pytest.raises(ReadError, match="perf:package-0: the event gave 0 bytes") as caught:
+        kernel.counts[PKG, 0] = answer
+        with pytest.raises(ReadError, match=f"perf:package-0: .*{told}") as caught:
             source.read()
-        assert [(reading.channel, reading.raw) for reading in caught.value.readings] == [
-            ("perf:package-0/dram", 2)
-        ]
+    assert [(reading.channel, reading.raw) for reading in caught.value.readings] == [
+        ("perf:package-0/dram", 2)
+    ]
+
+
+def test_a_session_counts_events_and_takes_one_that_stops_for_a_gap(tmp_path: Path) -> None:
+    kernel = Kernel({(PKG, 0): 7, (RAM, 0): 2**63 - 2**33})
+    with EnergySession([PerfSource(devices(tmp_path), opener=kernel.open)], rate_hz=0.1) as session:
+        window = session.open_window("epoch")
+        kernel.counts |= {(PKG, 0): 7 + 2**32, (RAM, 0): 2**63 - 2**33 + 2**31}
+        assert window.close().total_j == pytest.approx(1.5)
+        window = session.open_window("epoch", 1)
+        kernel.counts |= {(PKG, 0): b"", (RAM, 0): 2**63 - 1}
+        energy = window.close()
+    assert energy.total_j is None
+    assert energy.channels["perf:package-0/dram"].gross_j == pytest.approx(1.5)
 
 
 def test_a_source_that_is_not_open_reads_nothing(tmp_path: Path) -> None:
@@ -214,9 +235,10 @@ def test_the_kernel_opens_and_reads_an_event_that_every_machine_has() -> None:
     except OSError as error:
         pytest.skip(f"this machine opens no perf event of a whole CPU to this user ({error.strerror})")
     try:
-        before_ns, first = time.monotonic_ns(), event.read()
+        before_ns, (first,) = time.monotonic_ns(), struct.unpack("=Q", event.read())
         time.sleep(0.01)
-        counted_ns, elapsed_ns = event.read() - first, time.monotonic_ns() - before_ns
+        (last,) = struct.unpack("=Q", event.read())
+        counted_ns, elapsed_ns = last - first, time.monotonic_ns() - before_ns
     finally:
         event.close()
     assert 9_000_000 <= counted_ns <= elapsed_ns
