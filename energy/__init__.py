@@ -12,15 +12,17 @@ from energy.activity import (
     power_trace,
 )
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
+from energy.live import LivePage
 from energy.nvml import NvmlSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError
+from energy.sampler import LivePower, RateHz, SamplerError, SamplingReport
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
 from energy.source import (
     QUALITIES,
     Channel,
     Quality,
+    RawSource,
     ReadError,
     Reading,
     Source,
@@ -41,6 +43,7 @@ __all__ = [
     "CounterTrack",
     "EnergySession",
     "Flag",
+    "LivePage",
     "LivePower",
     "NvmlSource",
     "PowerModel",
@@ -49,9 +52,12 @@ __all__ = [
     "Present",
     "Quality",
     "RaplSource",
+    "RateHz",
+    "RawSource",
     "ReadError",
     "Reading",
     "SamplerError",
+    "SamplingReport",
     "Selection",
     "Source",
     "SourceUnavailableError",

@@ -126,6 +126,7 @@ def finalise(
         error=None if outcome.error is None else "; ".join([outcome.error, *torn]),
         simulated=simulated,
         weights_sha256=result.get("weights_sha256"),
+        energy_trouble=result.get("energy_trouble"),
     )
     records.write_json(run_dir / records.SUMMARY_NAME, summary)
     return torn

@@ -18,12 +18,13 @@ def summarise(
     error: str | None = None,
     simulated: bool | None = None,
     weights_sha256: str | None = None,
+    energy_trouble: str | None = None,
 ) -> dict[str, Any]:
     """The summary of a trial from its configuration and the rows of its `epochs` table.
 
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
-    has them.
+    has them. `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     last = epochs[-1] if epochs else {}
     seconds = _sum(epochs, "seconds")
@@ -47,6 +48,7 @@ def summarise(
         "images_per_second": images / seconds if images and seconds else None,
         "joules_per_epoch": _mean(_sum(epochs, "gross_j"), epochs),
         "joules_per_epoch_net": _mean(_sum(epochs, "net_j"), epochs),
+        "energy_trouble": energy_trouble,
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from dahl import ops, starpu
 from dahl.context import Context
 from dahl.starpu.kernel import kernels_folder
 from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
-from energy import EnergySession, WindowEnergy
+from energy import EnergySession, LivePage, WindowEnergy
 from experiments import records
 from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
 from experiments.events import EventWriter
@@ -25,23 +26,26 @@ def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, A
     Raises what training raises (KernelError, LossIsNotANumberError, SourceUnavailableError...), and
     KeyboardInterrupt where the user stopped it.
     """
-    runtime = workload.runtime(run_dir)
-    with cancel_on_interrupt(runtime.cancel):
+    page = LivePage()
+    runtime = workload.runtime(run_dir, page.array)
+    with closing(page), cancel_on_interrupt(runtime.cancel):
         try:
-            return runtime.run(_inside, run_dir, workload, events)
+            return runtime.run(_inside, run_dir, workload, events, page)
         except starpu.CancelledError as error:
             raise KeyboardInterrupt from error
 
 
 def _inside(
-    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter
+    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter, page: LivePage
 ) -> dict[str, Any]:
     config = workload.config
+    page.tie_clock(runtime.now_s() - time.monotonic())
     session = open_session(
         run_dir,
         workload.sources.sources,
         workload.power_model(runtime.workers),
         config["energy"],
+        page,
         simulated=workload.simulated,
     )
     with ExitStack() as stack:
@@ -70,6 +74,7 @@ def _inside(
         return {
             "simulated": workload.simulated,
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
+            "energy_trouble": session.trouble,
         }
 
 
@@ -115,16 +120,13 @@ def _run_epoch(
     """Train one epoch and evaluate it, in windows of their own; returns its row."""
 
     def on_batch(progress: BatchProgress) -> None:
-        live_w = meter.live_w()
-        if live_w is not None:
-            runtime.publish_watts(live_w)
         if events.batch_is_due():
             events.batch(
                 epoch=epoch,
                 images=progress.images,
                 seconds=progress.seconds,
                 loss=None if workload.simulated else progress.loss,
-                watts=live_w,
+                watts=meter.live_w(),
             )
 
     events.emit("epoch_start", epoch=epoch)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
 
 from dahl import starpu
@@ -38,8 +39,11 @@ class Workload:
         """Whether time and joules are a simulation's."""
         return self.platform is not None
 
-    def runtime(self, run_dir: Path) -> starpu.Runtime:
-        """A StarPU that has not started yet, with its files in the run's own folder."""
+    def runtime(self, run_dir: Path, live_watts: np.ndarray | None = None) -> starpu.Runtime:
+        """A StarPU that has not started yet, with its files in the run's own folder.
+
+        `live_watts` is the memory in which a policy finds the watts of the machine.
+        """
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
             scheduler=self._installable(),
@@ -48,6 +52,7 @@ class Workload:
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
+            live_watts=live_watts,
         )
 
     @property
