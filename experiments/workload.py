@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from dahl import starpu
 from dahl.costs import CostModel
 from dahl.datasets import Dataset
-from energy import PowerModel, Selection, power_model_for, select_sources
+from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
+from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
 from experiments.platform import SimulatedNode
 from experiments.policies import load_scheduler
@@ -100,12 +101,23 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
+    _check_rate_names(config["energy"].get("rate_hz", {}))
     sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()
     costs = platform.costs if platform else None
     return Workload(config, dataset, model, scheduler, platform, sources, costs)
+
+
+def _check_rate_names(rate_hz: RateHz) -> None:
+    """Raise ValueError where a rate is for no source that there is."""
+    known = (*SOURCES, DEFAULT_RATE)
+    for name in rate_hz if isinstance(rate_hz, Mapping) else ():
+        if name not in known:
+            raise ValueError(
+                f"energy.rate_hz.{name}: there is no such energy source; there are {', '.join(known)}"
+            )
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:
