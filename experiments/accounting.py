@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from dahl import starpu
-from energy import EnergySession, PowerModel, PowerStream, Snapshot, Window, WindowEnergy, break_down
+from energy import (
+    EnergySession,
+    LivePage,
+    PowerModel,
+    PowerStream,
+    Snapshot,
+    Window,
+    WindowEnergy,
+    break_down,
+)
 from experiments.events import EventWriter
 from experiments.tables import TableStream, power_stream_path
 
@@ -134,6 +143,10 @@ class BatchRange:
     end: Mark
 
 
+_STALE_S = 5.0
+"""Live watts that are older are not shown."""
+
+
 @dataclass
 class OpenWindow:
     """A window that is being counted; `energy` is there once it is closed."""
@@ -217,13 +230,21 @@ class Meter:
         self._write_breakdown(energy, tasks, opened.start_s, end_s, last_epoch)
         self._write_decisions(opened.name, opened.epoch)
         self._tell(energy, last_epoch)
+        self._tell_trouble(energy)
         return energy
+
+    def _tell_trouble(self, energy: WindowEnergy) -> None:
+        """Say at once that a window has no joules, and why; training goes on."""
+        if self._session.trouble is not None and any(not part.complete for part in energy.channels.values()):
+            self._events.emit(
+                "notice", message=f"incomplete joules of {energy.name}: {self._session.trouble}"
+            )
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
         live = self._session.live()
         in_total = [name for name, channel in self._session.channels.items() if channel.in_total]
-        if not in_total or any(name not in live for name in in_total):
+        if not in_total or any(name not in live or live[name].age_s > _STALE_S for name in in_total):
             return None
         return sum(live[name].watts for name in in_total)
 
@@ -367,13 +388,23 @@ def energy_columns(energy: WindowEnergy | None, channels: Sequence[str]) -> dict
 
 
 def open_session(
-    run_dir: Path, sources: tuple[Any, ...], model: PowerModel, config: Mapping[str, Any], *, simulated: bool
+    run_dir: Path,
+    sources: tuple[Any, ...],
+    model: PowerModel,
+    config: Mapping[str, Any],
+    page: LivePage,
+    *,
+    simulated: bool,
 ) -> EnergySession:
-    """A session, not yet open, over these counters, with the power model for what none of them covers."""
+    """A session, not yet open, over these counters, with the power model for what none of them covers.
+
+    Live watts go to `page`.
+    """
     return EnergySession(
         sources,
         model,
         activity_quality="simulated" if simulated else "estimated",
         stream=PowerStream(power_stream_path(run_dir)),
         rate_hz=config["rate_hz"],
+        page=page,
     )
