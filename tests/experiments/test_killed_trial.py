@@ -32,6 +32,7 @@ SMALL = (
     "dataset.test_size=100",
     "energy=rapl",
     "energy.idle_baseline_s=0",
+    "energy.min_window_s=0",
     "energy.rate_hz=100",
 )
 
@@ -136,12 +137,15 @@ def test_a_trial_goes_on_without_its_sampler_and_says_which_window_it_cost(
     assert summary["energy_trouble"] == "the sampler has died (killed by signal 9)"
     windows = pq.read_table(started.folder() / "windows.parquet").to_pandas()
     package = windows[windows["channel"] == "rapl:package-0"]
-    assert (~package["complete"]).sum() == 1
     assert package["gross_j"].isna().tolist() == (~package["complete"]).tolist()
-    (lost,) = package[~package["complete"]]["window"]
+    around = package["window"] == "run"
+    assert not package[around]["complete"].any()
+    package = package[~around]
+    lost = package[~package["complete"]]["window"].tolist()
+    assert len(lost) <= 1, "it can die between two windows, and only in one at a time"
     epochs = pq.read_table(started.folder() / "epochs.parquet").to_pandas()
-    assert epochs["gross_j"].isna().sum() == (1 if lost == "epoch" else 0)
-    assert (summary["joules_per_epoch"] is None) == (lost == "epoch")
+    assert epochs["gross_j"].isna().sum() == lost.count("epoch")
+    assert (summary["joules_per_epoch"] is None) == ("epoch" in lost)
     power = check_power(started.folder())
     assert power["joules"].sum() >= package["gross_j"].sum() - 1e-6
 
