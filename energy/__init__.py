@@ -15,15 +15,17 @@ from energy.attribution import Attribution, AttributionError, ClassPower, MeterR
 from energy.baseline import Drift, IdleBaseline, IdleWatts
 from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
+from energy.live import LivePage
 from energy.nvml import NvmlSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError, Snapshot
+from energy.sampler import LivePower, RateHz, SamplerError, SamplingReport, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
     Quality,
+    RawSource,
     ReadError,
     Reading,
     Source,
@@ -52,6 +54,7 @@ __all__ = [
     "Flag",
     "IdleBaseline",
     "IdleWatts",
+    "LivePage",
     "LivePower",
     "MeterRecords",
     "NvmlSource",
@@ -61,9 +64,12 @@ __all__ = [
     "Present",
     "Quality",
     "RaplSource",
+    "RateHz",
+    "RawSource",
     "ReadError",
     "Reading",
     "SamplerError",
+    "SamplingReport",
     "Selection",
     "Snapshot",
     "Source",

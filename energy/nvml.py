@@ -28,6 +28,7 @@ class NvmlSource(Source):
 
     def __init__(self, library: Any = None) -> None:
         self._given = library
+        self.in_process = library is not None
         self._library: Any = None
         self._open: list[tuple[Channel, Any]] = []
 

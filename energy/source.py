@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 Quality = Literal["measured", "estimated", "simulated", "modelled"]
 """What stands behind a number of joules, strongest first.
@@ -91,6 +91,8 @@ class Source(ABC):
     quality: Quality
     left_out: tuple[tuple[str, str], ...] = ()
     """Channels outside the total that an open source found but cannot read, with the reason."""
+    in_process: bool = False
+    """Whether only this process can read it (its counter is an object here): the sampler is a thread then."""
 
     @property
     @abstractmethod
@@ -123,3 +125,18 @@ class Source(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RawSource(Source):
+    """A source that can be read often, since it leaves the bytes that it reads for later."""
+
+    @abstractmethod
+    def read_raw(self, into: list[Any]) -> None:
+        """Append, for each channel in the channels' order, its time as in `Reading.t_ns` and the bytes read.
+
+        In place of the bytes of a channel that could not be read stands the reason, as a text.
+        """
+
+    @abstractmethod
+    def counts(self, data: bytes) -> int:
+        """The counts that `data` says; `ValueError` where it says none."""
