@@ -11,6 +11,14 @@ from energy.source import Channel, Reading
 LARGEST_POWER_W = 1000.0
 """No channel draws more; two readings further apart than a wrap at this power have lost count."""
 
+PLAUSIBLE_POWER_W = 10_000.0
+"""A counter that moved further than this power allows was set anew, or shows what it never counted."""
+
+LARGEST_RAW = 2**63 - 1
+"""The largest count that a record can hold."""
+
+_JUMP_S = 1.0  # a counter's late update, and two readings in quick succession, are no jump
+
 PERIODS_TO_RESOLVE = 3
 """A window shorter than this many periods of the counter says nothing."""
 
@@ -31,9 +39,10 @@ class Flag(IntFlag):
     WRAPPED = 4
     """The counter passed its largest value; the joules are right."""
     RESET = 8
-    """The counter started anew: the joules are not known."""
+    """The counter started anew, or moved further than hardware can draw: the joules are not known."""
     LOST_COUNT = 16
-    """So long since the reading before that the counter may have wrapped more than once: joules not known."""
+    """Too long since the reading before: the counter may have wrapped twice, or samples of power are too far
+    apart to be summed up. The joules are not known."""
     BY_MODEL = 32
     """Joules from worker activity and assumed watts; there is no counter behind them."""
     STALE = 64
@@ -43,8 +52,8 @@ class Flag(IntFlag):
 BREAKS = Flag.GAP | Flag.RESET | Flag.LOST_COUNT | Flag.STALE
 
 # As plain integers, since operations on flags cost more than all else about a reading.
-_FIRST, _GAP, _LOST_COUNT, _STALE, _BREAKS = map(
-    int, (Flag.FIRST, Flag.GAP, Flag.LOST_COUNT, Flag.STALE, BREAKS)
+_FIRST, _GAP, _RESET, _LOST_COUNT, _STALE, _BREAKS = map(
+    int, (Flag.FIRST, Flag.GAP, Flag.RESET, Flag.LOST_COUNT, Flag.STALE, BREAKS)
 )
 
 
@@ -90,6 +99,17 @@ class CounterEnergy:
     complete: bool
 
 
+def longest_interval_s(channel: Channel) -> float | None:
+    """How far apart two readings may be at most for the joules between them to be known; None: any distance.
+
+    Less than a wrap at `LARGEST_POWER_W`, and less than the channel's `longest_gap_s`.
+    """
+    limits_s = [] if channel.longest_gap_s is None else [channel.longest_gap_s]
+    if channel.wrap is not None:
+        limits_s.append(channel.wrap * channel.unit_j / LARGEST_POWER_W)
+    return min(limits_s, default=None)
+
+
 def count_difference(before: int, after: int, wrap: int | None) -> tuple[int | None, Flag]:
     """Counts from `before` to `after`, at most one wrap apart; None with `Flag.RESET` if it started anew."""
     if after >= before:
@@ -123,14 +143,14 @@ class CounterTrack:
         """`resumed`: readings before the first were lost with the process that took them."""
         self.channel = channel
         self._unit_j = channel.unit_j
-        self._limit = float("inf") if channel.wrap is None else channel.wrap
-        # So long after a reading the counter may have wrapped more than once.
-        self._lost_ns = self._limit * channel.unit_j / LARGEST_POWER_W * 1e9
+        self._limit = LARGEST_RAW + 1 if channel.wrap is None else channel.wrap
+        longest_s = longest_interval_s(channel)
+        self._lost_ns = float("inf") if longest_s is None else longest_s * 1e9
         self._stale_ns = stale_after_s(channel) * 1e9
         self._last_raw: int | None = None
+        self._moved_ns = 0
         self._started = resumed
         self._t_ns = 0
-        self._moved_ns = 0
         self._counts = 0
         self._breaks = 0
         self._valid = False
@@ -152,32 +172,34 @@ class CounterTrack:
         """`add` for a sampler's inner loop: joules and watts since the reading before, and the flags."""
         if not 0 <= raw < self._limit:
             raise ValueError(
-                f"{self.channel.name} cannot stand at {raw}, its range is 0 to {self.channel.wrap}"
+                f"{self.channel.name} cannot stand at {raw}, its range is 0 to {self._limit - 1}"
             )
-        before, before_ns = self._last_raw, self._t_ns
-        elapsed_ns = t_ns - before_ns
+        before, last_ns = self._last_raw, self._t_ns
+        elapsed_ns = t_ns - last_ns
         self._last_raw, self._t_ns, self._valid = raw, t_ns, True
         if before is None:
-            flags, self._started = (_GAP if self._started else _FIRST), True
-            self._moved_ns = t_ns
+            flags, self._started, self._moved_ns = (_GAP if self._started else _FIRST), True, t_ns
             return None, None, flags
         counts, flags = raw - before, 0
         if counts < 0:
             wrapped, kind = count_difference(before, raw, self.channel.wrap)
             counts, flags = wrapped or 0, int(kind)
-        # Where it moves again it stood still up to the reading before, and what it shows now is of both.
-        stood_ns, moved_ns = (before_ns, t_ns) if raw != before else (t_ns, self._moved_ns)
-        if stood_ns - self._moved_ns >= self._stale_ns:
-            flags = _STALE
-        self._moved_ns = moved_ns
-        if elapsed_ns >= self._lost_ns:
+        # Until when it stood still: now, or, where it moves again, the last reading.
+        stood_ns = (last_ns if counts or flags else t_ns) - self._moved_ns
+        if counts or flags:
+            self._moved_ns = t_ns
+        joules = counts * self._unit_j
+        if not 0 <= elapsed_ns < self._lost_ns:
             flags = _LOST_COUNT
+        elif stood_ns >= self._stale_ns:
+            flags = _STALE
+        elif joules > PLAUSIBLE_POWER_W * (elapsed_ns * 1e-9 + _JUMP_S):
+            flags = _RESET
         if flags & _BREAKS:
             self._breaks += 1
             self._flags |= Flag(flags)
             return None, None, flags
         self._counts += counts
-        joules = counts * self._unit_j
         return joules, joules * 1e9 / elapsed_ns if elapsed_ns > 0 else None, flags
 
     def miss(self, t_ns: int) -> Step:

@@ -22,7 +22,7 @@ from energy.window import Activity, ChannelEnergy, Window, WindowEnergy, sum_up
 
 _IDLE_PARTS = 5
 
-_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}}
+_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}, "board": {BASE, "cpu", "gpu"}}
 
 
 @final
@@ -154,7 +154,10 @@ class EnergySession:
         """
         if not self.channels:
             return {}
-        longest_s = max(channel.period_s for channel in self.channels.values())
+        channels = self.channels.values()
+        # What is beside the total (a GPU's averaged power) does not decide how long the baseline has to be.
+        counted_in = [channel for channel in channels if channel.in_total] or list(channels)
+        longest_s = max(channel.period_s for channel in counted_in)
         if not seconds >= PERIODS_TO_RESOLVE * longest_s or seconds <= 0:
             raise ValueError(
                 f"an idle baseline of {seconds} s is too short, it needs {PERIODS_TO_RESOLVE * longest_s:g} s"
@@ -301,6 +304,8 @@ class EnergySession:
                 "wrap": channel.wrap,
                 "period_s": channel.period_s,
                 "device": channel.device,
+                "integrated": channel.integrated,
+                "scope": channel.scope,
                 "quality": self._quality[name],
             }
             for name, channel in self.channels.items()

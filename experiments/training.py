@@ -132,6 +132,7 @@ def _tell_what_runs(
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": absent,
         "task_watts": _task_watts(workload),
     }
@@ -145,9 +146,9 @@ def _tell_what_runs(
         energy=_energy_words(workload, session),
     )
     if absent and not workload.sources.sources:
-        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        tried = ", ".join(absent)
         events.emit(
-            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+            "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
 
 

@@ -109,7 +109,10 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
     _check_rate_names(config["energy"].get("rate_hz", {}))
-    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    sources = Selection((), ())
+    if platform is None:
+        energy = config["energy"]
+        sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()
