@@ -16,8 +16,9 @@ import numpy as np
 from dahl import starpu
 from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
 from energy import WindowEnergy
-from experiments.accounting import BatchRange, Mark, Meter, OpenWindow, energy_columns
+from experiments.accounting import BatchRange, Mark, Meter, OpenWindow
 from experiments.events import EventWriter
+from experiments.schemas import energy_columns
 from experiments.tables import TableStream
 from experiments.workload import Workload
 

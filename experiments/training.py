@@ -14,11 +14,12 @@ from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
-from experiments.accounting import Meter, epoch_schema, open_session
+from experiments.accounting import Meter, open_session
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
+from experiments.schemas import epoch_schema
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
 
