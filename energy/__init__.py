@@ -11,6 +11,8 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.alumet import AlumetChannel, AlumetError, AlumetRecording, ClockPair, import_recording
+from energy.alumet_live import AlumetSource
 from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
 from energy.baseline import Drift, IdleBaseline, IdleWatts
 from energy.breakdown import Breakdown, break_down
@@ -22,6 +24,7 @@ from energy.overlap import OutsideTotal
 from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
+from energy.replay import ReplaySource
 from energy.sampler import LivePower, SamplerError, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import EnergySession
@@ -44,12 +47,17 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "AlumetChannel",
+    "AlumetError",
+    "AlumetRecording",
+    "AlumetSource",
     "Attribution",
     "AttributionError",
     "Breakdown",
     "Channel",
     "ChannelEnergy",
     "ClassPower",
+    "ClockPair",
     "CounterEnergy",
     "CounterTrack",
     "Drift",
@@ -72,6 +80,7 @@ __all__ = [
     "RaplSource",
     "ReadError",
     "Reading",
+    "ReplaySource",
     "SamplerError",
     "Selection",
     "Snapshot",
@@ -90,6 +99,7 @@ __all__ = [
     "busy_share",
     "channel_of_gpu",
     "energy_between",
+    "import_recording",
     "power_model_for",
     "power_trace",
     "read_stream",

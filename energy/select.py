@@ -9,16 +9,26 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from energy.alumet_live import AlumetSource
 from energy.hwmon import HwmonSource
 from energy.nvml import NvmlSource
 from energy.overlap import OutsideTotal, covered_by, in_total
 from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
+from energy.replay import ReplaySource
 from energy.source import Channel, Source, SourceUnavailableError
 
 SOURCES: Mapping[str, Callable[..., Source]] = MappingProxyType(
-    {"rapl": RaplSource, "perf": PerfSource, "pyrapl": PyRaplSource, "hwmon": HwmonSource, "nvml": NvmlSource}
+    {
+        "rapl": RaplSource,
+        "perf": PerfSource,
+        "pyrapl": PyRaplSource,
+        "hwmon": HwmonSource,
+        "nvml": NvmlSource,
+        "alumet": AlumetSource,
+        "replay": ReplaySource,
+    }
 )
 """What makes each source."""
 

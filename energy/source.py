@@ -15,7 +15,8 @@ Quality = Literal["measured", "estimated", "simulated", "modelled"]
 """What stands behind a number of joules, strongest first.
 
 `measured`: a counter, or a power sensor that was summed up. `estimated`: what real workers did, times assumed watts.
-`simulated`: what simulated workers did, times assumed watts. `modelled`: derived from other numbers by a fit.
+`simulated`: what simulated workers did, times assumed watts.
+`modelled`: derived from other numbers, by a fit, or by replaying another run's.
 """
 
 QUALITIES: tuple[Quality, ...] = get_args(Quality)

@@ -32,7 +32,11 @@ def machine(tmp_path: Path) -> Path:
 def run(root: Path, *arguments: str, code: int = 0) -> str:
     environment = {"PATH": f"{root.parent / 'commands'}:{os.environ['PATH']}"}
     ended = subprocess.run(
-        [SCRIPT, "--root", str(root), *arguments], capture_output=True, text=True, env=environment, check=False
+        [SCRIPT, "--root", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert ended.returncode == code, ended.stderr
     return ended.stdout + ended.stderr
