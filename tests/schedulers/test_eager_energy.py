@@ -112,10 +112,23 @@ def test_on_equal_workers_it_is_eager_in_the_order_of_arrival() -> None:
 
 def epoch(scheduler: str, output: Path) -> tuple[float, pd.DataFrame]:
     """Joules of an epoch of lenet on weak_cores_hot_gpu, and its tasks."""
+    asked = [
+        "platform=weak_cores_hot_gpu",
+        "model=lenet",
+        "dataset=synthetic",
+        "dataset.train_size=320",
+        "epochs=1",
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", f"scheduler={scheduler}", "platform=weak_cores_hot_gpu"]
-        + ["model=lenet", "dataset=synthetic", "dataset.train_size=320", "epochs=1", f"output={output}"]
-        + [f"name={scheduler}"],
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            f"scheduler={scheduler}",
+            f"output={output}",
+            f"name={scheduler}",
+            *asked,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
