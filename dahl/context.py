@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dahl.costs import CostModel, cost_key, energy_j
+from dahl.costs import UNKNOWN, CostModel, cost_key, energy_j
 from dahl.ops.operation import Operation, ShapeError
 from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph
 from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
@@ -24,7 +24,7 @@ class _Prepared:
     tiles: tuple[Tile, ...]
     args: np.ndarray
     strides: dict[int, int]
-    costs: Costs | None
+    costs: Costs
     footprint: int
     tag: int
 
@@ -243,15 +243,13 @@ class Context:
 
     def _costs_of(
         self, key: str, operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[str, Any]
-    ) -> Costs | None:
-        if self._cost_model is None:
-            return None
+    ) -> Costs:
         if key not in self._costs:
             workers = self.runtime.workers
             lengths = [
                 self._cost_model.length_s(worker, operation, shapes, scalars)
-                if worker.arch in operation.arches
-                else float("nan")
+                if self._cost_model and worker.arch in operation.arches
+                else UNKNOWN
                 for worker in workers
             ]
             energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from schedulers.base import PlacementPolicy
 from schedulers.estimates import known_or_zero
@@ -28,6 +28,8 @@ class Edp(PlacementPolicy):
     minimum completion time, 1 and 0 the fewest added joules; E^a D^b in general: Penzes and Martin, GLSVLSI 2002.
     Minimising it for each task by itself is this project's choice.
     """
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
 
     energy_exponent: float = 1.0
     """Weight of the energy, >= 0; not 0 together with the other."""

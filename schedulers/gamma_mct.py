@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from schedulers.base import PlacementPolicy
 from schedulers.estimates import known_or_zero
@@ -30,6 +30,8 @@ class GammaMct(PlacementPolicy):
     - StarPU compares a codelet's implementations too; here there is one for each worker.
     - The time until a worker is free counts its queued tasks' transfers in full; StarPU counts what does not overlap.
     """
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
 
     alpha: float = 1.0
     """Weight of the finish, >= 0."""

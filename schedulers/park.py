@@ -43,6 +43,7 @@ class Park(PullPolicy):
     Sources: Hoffmann, HotPower 2013 (racing and pacing to idle); Kim et al., CPSNA 2015.
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "busy_w")
     PLANS: ClassVar[bool] = True
 
     max_slowdown: float = 1.5
@@ -58,7 +59,7 @@ class Park(PullPolicy):
         """Choose the active workers for these counts."""
         if len(kinds) == 0:
             return
-        lengths, _, units, first = costs_by_class("park", kinds, workers)
+        lengths, _, units, first = costs_by_class(self, kinds, workers)
         counts, busy_w = kinds["count"].astype(float), workers[0]["busy_w"][first]
         all_s = least_makespan_s(counts, lengths, units)
         deadline_s = self.max_slowdown * all_s

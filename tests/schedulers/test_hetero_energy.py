@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
 from schedulers import HeteroEnergy
 from tests.schedulers.records import empty_memory, kinds_of, system_of, workers_of
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, jobs_of, simulate
 
-NODE = SmallNode(("fast", "slow", "slow"), {"slow": (1, 6), "fast": (4, 34)})
+NODE = Node("trio", ("fast", "slow", "slow"), {"slow": (1, 6), "fast": (4, 34)})
 PLAIN = HeteroEnergy(max_ratio=math.inf)
 """HeteroPrio with the guard."""
 BY_HAND = ["fast", "slow", "slow", "fast", "fast", "fast", "fast"]
-WORK = Work(
+JOBS = jobs_of(
     {"A": {"slow": (8, 40), "fast": (1, 20)}, "B": {"slow": (4, 12), "fast": (2, 48)}},
     [(kind, ()) for kind in "ABBBAAB"],
 )
 
 
-def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     """e_slow / e_fast is 2 for A and 1/4 for B: the fast core prefers A, the slow ones B. In ms:
 
     0  A0 alone. A slow core would end it at 8, the fast one at 1: slow leaves it (8 > 0 + 1), fast takes it.
@@ -35,24 +34,24 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     4  The slow cores are free. B6 would take them until 8; fast would be done at 5 + 2 = 7 (4 > 1 + 2): left.
     5  fast: B6, until 7.
     """
-    done = schedule(PLAIN, NODE, WORK, tmp_path)
+    done = simulate(PLAIN, NODE, JOBS)
     assert done.classes == BY_HAND
-    assert {done.workers[1], done.workers[2]} == {"slow0", "slow1"}
+    assert {done.placed[1], done.placed[2]} == {"slow0", "slow1"}
     order = sorted((0, 3, 4, 5, 6), key=lambda task: done.start_ms[task])
     assert order == [0, 4, 5, 3, 6]
     assert max(done.end_ms) == pytest.approx(7, abs=0.05)
 
 
-def test_its_schedule_is_not_that_of_eager(tmp_path: Path) -> None:
-    assert schedule("eager", NODE, WORK, tmp_path).classes != BY_HAND
+def test_its_schedule_is_not_that_of_eager() -> None:
+    assert simulate("eager", NODE, JOBS).classes != BY_HAND
 
 
-def test_without_a_guard_the_slow_class_ends_later(tmp_path: Path) -> None:
+def test_without_a_guard_the_slow_class_ends_later() -> None:
     """A0 comes alone, and whichever worker is asked first takes it: plain HeteroPrio before spoliation.
 
     At 4 ms a slow core is free and B is still waiting, which it then takes until 8 ms.
     """
-    done = schedule(HeteroEnergy(end_slack=math.inf, max_ratio=math.inf), NODE, WORK, tmp_path)
+    done = simulate(HeteroEnergy(end_slack=math.inf, max_ratio=math.inf), NODE, JOBS)
     assert max(done.end_ms) == pytest.approx(8, abs=0.05)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,16 @@ from schedulers import Park
 from schedulers.kinds import KEY, KINDS
 from schedulers.park import ACTIVE, TABLE, WIDTH
 from tests.schedulers.records import empty_memory, kinds_of, system_of, workers_of
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, jobs_of, simulate
 
-NODE = SmallNode(("big", "big", "little", "little"), {"big": (1, 6), "little": (0.5, 1.5)})
-WORK = Work(
+NODE = Node("quad", ("big", "big", "little", "little"), {"big": (1, 6), "little": (0.5, 1.5)})
+JOBS = jobs_of(
     {"R": {"big": (1, 5), "little": (8, 8)}, "B": {"big": (1.2, 6), "little": (2, 2)}},
     [("R", ()), *[("B", (0,))] * 8],
 )
 
 
-def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     """R, then eight B. With every worker, R and x of the B on the big cores: 2 T = 1 + 1.2 x and 2 T = 2 (8 - x), so
     x = 4.6875, T = 3.3125 ms, and the deadline is 4 T = 13.25 ms. One little core (1.5 W) would take 8 + 16 ms, two
     (3 W) 12 ms, one big core (6 W) 10.6 ms: the two little ones are active.
@@ -33,18 +32,18 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     9.2   The big cores are free. 9.2 + (1 - 0.547) * 12 = 14.6: one takes B5. 13.28: the other takes B6.
     10    The little cores are free and active: B7 and B8, until 12. Nothing is left for the big ones at 10.4.
     """
-    done = schedule(Park(max_slowdown=4.0, probe_share=0.0), NODE, WORK, tmp_path)
+    done = simulate(Park(max_slowdown=4.0, probe_share=0.0), NODE, JOBS)
     assert done.classes[0] == "little"
-    assert sorted(done.workers[1:5]) == ["big0", "big1", "little0", "little1"]
+    assert sorted(done.placed[1:5]) == ["big0", "big1", "little0", "little1"]
     assert done.classes[5:] == ["big", "big", "little", "little"]
     assert max(done.end_ms) == pytest.approx(12, abs=0.05)
 
 
-def test_its_schedule_is_not_that_of_eager(tmp_path: Path) -> None:
+def test_its_schedule_is_not_that_of_eager() -> None:
     """With ten times as long as all workers need, 33 ms, one little core (24 ms) runs everything."""
-    ours = schedule(Park(max_slowdown=10.0, probe_share=0.0), NODE, WORK, tmp_path / "ours")
-    eager = schedule("eager", NODE, WORK, tmp_path / "eager")
-    assert len(set(ours.workers)) == 1
+    ours = simulate(Park(max_slowdown=10.0, probe_share=0.0), NODE, JOBS)
+    eager = simulate("eager", NODE, JOBS)
+    assert len(set(ours.placed)) == 1
     assert set(ours.classes) == {"little"}
     assert set(eager.classes) == {"big", "little"}
 
