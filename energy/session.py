@@ -167,7 +167,7 @@ class EnergySession:
         for _ in range(parts):
             time.sleep(seconds / parts)
             edges.append(self.snapshot())
-        counted = [self._counted(start, end) for start, end in pairwise(edges)]
+        counted = [self.between(start, end) for start, end in pairwise(edges)]
         found = {name: idle_watts([part[name] for part in counted]) for name in self.channels}
         return {name: watts for name, watts in found.items() if watts is not None}
 
@@ -228,7 +228,7 @@ class EnergySession:
         self, name: str, index: int, start: Snapshot, end: Snapshot, activity: Activity | None = None
     ) -> WindowEnergy:
         """The joules between two snapshots."""
-        counted = self._counted(start, end)
+        counted = self.between(start, end)
         channels = {channel: self._counter_channel(channel, energy) for channel, energy in counted.items()}
         seconds = (end.t_ns - start.t_ns) * 1e-9
         if self._filled:
@@ -245,7 +245,8 @@ class EnergySession:
             seconds = activity.end_s - activity.start_s
         return sum_up(name, index, (start, end), seconds, channels, self._resolvable(counted, channels))
 
-    def _counted(self, start: Snapshot, end: Snapshot) -> dict[str, CounterEnergy]:
+    def between(self, start: Snapshot, end: Snapshot) -> dict[str, CounterEnergy]:
+        """Each counter's joules between two snapshots, those outside of the total too."""
         return {
             name: energy_between(channel, start.marks[name], end.marks[name])
             for name, channel in self.channels.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 from dahl import ops, starpu
 from dahl.context import Context
+from dahl.costs import MeasuredCosts
 from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline
@@ -126,6 +127,7 @@ def _tell_what_runs(
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
         "absent": absent,
+        "task_watts": _task_watts(workload),
     }
     records.write_json(path, environment)
     events.emit(
@@ -141,6 +143,14 @@ def _tell_what_runs(
         events.emit(
             "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
+
+
+def _task_watts(workload: Workload) -> str | None:
+    """Where the joules that policies see of each kind of task come from; None where they see none."""
+    if workload.costs is None:
+        return None
+    measured = isinstance(workload.costs, MeasuredCosts) and any(workload.costs.net_w.values())
+    return "experiments.calibrate" if measured else "power model"
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:
