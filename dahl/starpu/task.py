@@ -293,9 +293,8 @@ def check_costs(runtime: Runtime, codelet: Codelet, costs: Costs | None) -> None
             if unknown and worker.arch in codelet.arches:
                 by_policy = name in runtime.policy_needs
                 who = f"policy {runtime.scheduler_name}" if by_policy else "the simulation"
-                remedy = "the platform has to tell it" if runtime.simulated else MEASURED_BY
                 raise CostUnknownError(
-                    f"{who} needs {name} of {codelet.name} on {worker.name}, which is unknown: {remedy}"
+                    f"{who} needs {name} of {codelet.name} on {worker.name}, which is unknown: {MEASURED_BY}"
                 )
     if costs:
         costs.checked.add(codelet.id)
