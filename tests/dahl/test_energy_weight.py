@@ -67,7 +67,7 @@ with starpu.Runtime(scheduler="dmdas", cpu_workers=1, energy_weight=starpu.Energ
     costs = starpu.Costs([1e-3], [float("nan")])
     runtime.submit(work, [handle], AFFINE.pack([(4,)], {"factor": 1, "shift": 1}), costs=costs)
 """)
-    assert "which is unknown: python -m experiments.calibrate measures it" in done.stderr
+    assert "which is unknown: `python -m experiments.calibrate` measures it" in done.stderr
 
 
 def test_what_a_runtime_weighs_is_gone_with_it() -> None:
