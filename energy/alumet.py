@@ -12,7 +12,7 @@ import numpy as np
 from energy.alumet_blocks import Block, BlockReader
 from energy.alumet_csv import AlumetError, Row
 from energy.counters import PLAUSIBLE_POWER_W
-from energy.source import Quality, weakest
+from energy.source import Quality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,8 @@ class AlumetChannel:
     in_total: bool
     joules: float
     rows: int
-    quality: Quality
-    """`estimated` where the agent added up a GPU's power (`mode = "minimal"`), else `measured`."""
+    integrated: bool
+    """Whether the agent summed up a GPU's power (`mode = "minimal"`) instead of reading its counter."""
     device: str
 
 
@@ -92,8 +92,8 @@ class AlumetRecording:
 
     @property
     def quality(self) -> Quality | None:
-        """The weakest of the total's parts."""
-        return weakest(channel.quality for channel in self.channels.values() if channel.in_total)
+        """`measured`, as all that is read here; None without a total."""
+        return "measured" if any(channel.in_total for channel in self.channels.values()) else None
 
     @property
     def seconds(self) -> float | None:
@@ -223,10 +223,9 @@ class _Tally:
         return joules, watts
 
     def channel(self) -> AlumetChannel:
-        """What was counted. NVML counts whole mJ: a fraction is power times time, added up by the agent."""
+        """What was counted. NVML counts whole mJ: a fraction is power times time, summed up by the agent."""
         row = self._row
-        measured = row.component != "gpu" or self._whole
-        quality: Quality = "measured" if measured else "estimated"
+        integrated = row.component == "gpu" and not self._whole
         return AlumetChannel(
-            row.name, row.component, row.in_total, self._joules, self._rows, quality, row.device
+            row.name, row.component, row.in_total, self._joules, self._rows, integrated, row.device
         )

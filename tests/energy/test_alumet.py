@@ -199,10 +199,13 @@ def test_time_that_goes_back_is_told_of_and_gives_no_watts(tmp_path: Path) -> No
     assert recording.seconds == pytest.approx(6.0)
 
 
-def test_a_gpus_energy_that_the_agent_added_up_itself_is_called_estimated(tmp_path: Path) -> None:
-    rows = [gpu(T0_NS + tick * 10**9, 1000.25) for tick in range(3)]
+def test_a_gpus_energy_that_the_agent_summed_up_itself_is_told_from_a_counters(tmp_path: Path) -> None:
+    rows = [gpu(T0_NS + tick * 10**9, 1000.25, "0:1") for tick in range(3)]
+    rows += [gpu(T0_NS + tick * 10**9, 1000, "0:2") for tick in range(3)]
     recording = import_recording(write(tmp_path / "a.csv", rows))
-    assert (recording.total_j, recording.quality) == (pytest.approx(3.00075), "estimated")
+    assert (recording.total_j, recording.quality) == (pytest.approx(6.00075), "measured")
+    integrated = {name: channel.integrated for name, channel in recording.channels.items()}
+    assert integrated == {"alumet:gpu-0:1": True, "alumet:gpu-0:2": False}
 
 
 def test_an_energy_metric_that_is_not_read_is_named(tmp_path: Path) -> None:
