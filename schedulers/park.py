@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import numba
 import numpy as np
 
 from schedulers.base import PullPolicy
 from schedulers.bounds import fewest_watts, least_makespan_s
+from schedulers.estimates import known_or_zero
 from schedulers.kinds import MAX_WORKERS, add_kind, costs_by_class, find_kind
 from schedulers.parameters import check_number
 
@@ -32,8 +34,9 @@ class Park(PullPolicy):
 
         min sum_r busy_w_r a_r   so that the tasks' area fits:  sum_k d_kr n_kr <= a_r * max_slowdown * T_all
 
-    with T_all the least makespan of all workers. In a class the workers of the lowest ids are active, which take the
-    oldest ready task. Every worker is awake while the active ones alone would be late,
+    with T_all the least makespan of all workers. In a class the workers of the lowest ids are active. A worker that is
+    awake takes the oldest ready task that no other one awake would end sooner, ``available_s + transfer_s + length_s``
+    from now. Every worker is awake while the active ones alone would be late,
 
         elapsed_s + (1 - share of the work that was taken) * T_active > max_slowdown * T_all
 
@@ -88,16 +91,34 @@ class Park(PullPolicy):
             memory[NEEDED_S] *= slower
             memory[PROBING] = 0.0
         late = elapsed_s + (1 - share) * memory[NEEDED_S] > memory[DEADLINE_S]
-        awake = memory[PROBING] or memory[ACTIVE + worker] or late
+        all_awake = memory[PROBING] > 0 or late
         chosen, planned = -1, -1
         for row in range(len(ready)):
             kind = find_kind(memory, TABLE, WIDTH, ready[row].codelet, ready[row].footprint)
-            if kind >= 0 and not awake:
+            everybody = all_awake or kind < 0
+            if not everybody and memory[ACTIVE + worker] == 0:
                 continue
-            if chosen < 0 or ready[row].sequence < ready[chosen].sequence:
+            older = chosen < 0 or ready[row].sequence < ready[chosen].sequence
+            if older and not _ends_sooner_elsewhere(worker, workers[row], everybody, memory):
                 chosen, planned = row, kind
         if planned >= 0:
             if memory[TAKEN_S] == 0:
                 memory[START_S] = system.now_s
             memory[TAKEN_S] += memory[planned]
         return chosen
+
+
+@numba.njit
+def _ends_sooner_elsewhere(worker: int, row: Any, everybody: bool, memory: Any) -> bool:
+    """Whether another worker that is awake would end the task sooner."""
+    here_s = _end_s(row[worker])
+    for other in range(len(row)):
+        awake = everybody or memory[ACTIVE + other] > 0
+        if awake and row[other].can_run and _end_s(row[other]) < here_s:
+            return True
+    return False
+
+
+@numba.njit
+def _end_s(one: Any) -> float:
+    return one.available_s + known_or_zero(one.transfer_s) + one.length_s
