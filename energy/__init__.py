@@ -19,19 +19,21 @@ from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.gpu_identity import channel_of_gpu
 from energy.hwmon import HwmonSource
+from energy.live import LivePage
 from energy.nvml import NvmlSource
 from energy.overlap import OutsideTotal
 from energy.perf import PerfSource
 from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
 from energy.replay import ReplaySource
-from energy.sampler import LivePower, SamplerError, Snapshot
+from energy.sampler import LivePower, RateHz, SamplerError, SamplingReport, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
     Quality,
+    RawSource,
     ReadError,
     Reading,
     Source,
@@ -66,6 +68,7 @@ __all__ = [
     "HwmonSource",
     "IdleBaseline",
     "IdleWatts",
+    "LivePage",
     "LivePower",
     "MeterRecords",
     "NvmlSource",
@@ -78,10 +81,13 @@ __all__ = [
     "PyRaplSource",
     "Quality",
     "RaplSource",
+    "RateHz",
+    "RawSource",
     "ReadError",
     "Reading",
     "ReplaySource",
     "SamplerError",
+    "SamplingReport",
     "Selection",
     "Snapshot",
     "Source",

@@ -22,7 +22,7 @@ from energy.source import Channel, Quality, Source
 from energy.stream import PowerStream
 
 _OPEN_LIMIT_S = 60.0
-_ANSWER_LIMIT_S = 10.0
+_END_LIMIT_S = 10.0
 _MOST_DEATHS = 3
 
 
@@ -30,17 +30,25 @@ _MOST_DEATHS = 3
 class ProcessSampler(Sampler):
     """Hands the sources, which must be possible to pickle, to a process that opens and samples them.
 
-    Where that process dies or does not answer within 10 s, the windows that are open then have no joules, a new
-    process takes over for those to come, and `trouble` tells of it. After the third death nothing is read any more.
+    Where that process dies or does not answer within `answer_limit_s`, the windows that are open then have no joules,
+    a new process takes over for those to come, and `trouble` tells of it. After the third death nothing is read any
+    more.
     """
 
     def __init__(
-        self, sources: Sequence[Source], rate_hz: RateHz, stream: PowerStream | None, page: LivePage
+        self,
+        sources: Sequence[Source],
+        rate_hz: RateHz,
+        stream: PowerStream | None,
+        page: LivePage,
+        *,
+        answer_limit_s: float = 10.0,
     ) -> None:
         self._sources = tuple(sources)
         self._rate_hz = rate_hz
         self._stream = stream
         self._page = page
+        self._answer_limit_s = answer_limit_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._peer: socket.socket | None = None
@@ -133,16 +141,17 @@ class ProcessSampler(Sampler):
             if self._process is not None and self._marks:
                 try:
                     _, self._trouble, self.report = self._ask("stop")
-                    self._process.wait(_ANSWER_LIMIT_S)
+                    self._process.wait(_END_LIMIT_S)
                 except SamplerError as error:
                     self._deaths.append(str(error))
                 except subprocess.TimeoutExpired:
-                    self._deaths.append(f"the sampler did not end within {_ANSWER_LIMIT_S:g} s")
+                    self._deaths.append(f"the sampler did not end within {_END_LIMIT_S:g} s")
             self._discard()
 
-    def _ask(self, *request: Any, limit_s: float = _ANSWER_LIMIT_S) -> tuple[Any, ...]:
+    def _ask(self, *request: Any, limit_s: float | None = None) -> tuple[Any, ...]:
         """Send a request and wait for the answer; `SamplerError` where none comes."""
         assert self._peer is not None
+        limit_s = self._answer_limit_s if limit_s is None else limit_s
         self._peer.settimeout(limit_s)
         try:
             with contextlib.suppress(PeerGoneError):  # its last words may still wait to be received
@@ -159,7 +168,7 @@ class ProcessSampler(Sampler):
     def _how_it_ended(self) -> str:
         assert self._process is not None
         try:
-            status = self._process.wait(_ANSWER_LIMIT_S)
+            status = self._process.wait(_END_LIMIT_S)
         except subprocess.TimeoutExpired:
             return "it closed its connection"
         return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
@@ -208,5 +217,5 @@ class ProcessSampler(Sampler):
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_ANSWER_LIMIT_S)
+                process.wait(_END_LIMIT_S)
             self._page.forget()

@@ -111,8 +111,8 @@ def rate_of(source: str, rate_hz: RateHz) -> float:
     return rate_hz[source] if source in rate_hz else rate_hz[DEFAULT_RATE]
 
 
-def check_rates(rate_hz: RateHz) -> None:
-    """Raise `ValueError` for a rate that is none, or no rate at all."""
+def check_rates(rate_hz: RateHz, sources: Iterable[str]) -> None:
+    """Raise `ValueError` for a rate that is none, or is missing for one of these sources."""
     if isinstance(rate_hz, Mapping) and not rate_hz:
         raise ValueError("rate_hz must name at least one source, or default")
     rates = rate_hz if isinstance(rate_hz, Mapping) else {"": rate_hz}
@@ -120,6 +120,8 @@ def check_rates(rate_hz: RateHz) -> None:
         if not 0 < rate < math.inf:
             key = f"rate_hz.{name}" if name else "rate_hz"
             raise ValueError(f"{key} must be more than 0, got {rate}")
+    for source in sources:
+        rate_of(source, rate_hz)
 
 
 def read_live(page: LivePage, channels: Iterable[str]) -> dict[str, LivePower]:

@@ -59,7 +59,7 @@ class EnergySession:
         self._model = power_model
         self._activity_quality = activity_quality
         self._stream = stream
-        check_rates(rate_hz)
+        check_rates(rate_hz, [source.name for source in sources])
         # What the model fills in is traced at the rate of what has no rate of its own.
         self._trace_hz = (
             rate_hz.get(DEFAULT_RATE, max(rate_hz.values())) if isinstance(rate_hz, Mapping) else rate_hz

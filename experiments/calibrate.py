@@ -123,6 +123,14 @@ def _judge(outcome: Outcome, folder: Path) -> None:
         raise CalibrateFailedError(str(outcome.error))
 
 
+def _keys() -> list[str]:
+    """The keys of the command's configuration."""
+    config = OmegaConf.load(CONFIGS / "calibrate.yaml")
+    assert isinstance(config, DictConfig)
+    groups = [str(key) for item in config.pop("defaults") if isinstance(item, DictConfig) for key in item]
+    return [*(key for key in groups if "/" not in key), *(str(key) for key in config if key != "hydra")]
+
+
 _problems: list[tuple[int, str]] = []
 _started: list[DictConfig] = []
 
@@ -151,7 +159,7 @@ def main() -> int:
     except Exception as error:
         if _started:
             raise
-        _say(explain(error, overrides))
+        _say(explain(error, overrides, _keys()))
         return 2
     except KeyboardInterrupt:
         return 130

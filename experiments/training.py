@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from dahl.context import Context
 from dahl.costs import MeasuredCosts
 from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
-from energy import EnergySession, IdleBaseline
+from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
-from experiments.accounting import Meter, epoch_schema, open_session
+from experiments.accounting import Meter, open_session
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
+from experiments.schemas import epoch_schema
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
 
@@ -28,23 +30,26 @@ def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, A
     Raises what training raises (KernelError, LossIsNotANumberError, SourceUnavailableError...), and
     KeyboardInterrupt where the user stopped it.
     """
-    runtime = workload.runtime(run_dir)
-    with cancel_on_interrupt(runtime.cancel):
+    page = LivePage()
+    runtime = workload.runtime(run_dir, page.array)
+    with closing(page), cancel_on_interrupt(runtime.cancel):
         try:
-            return runtime.run(_inside, run_dir, workload, events)
+            return runtime.run(_inside, run_dir, workload, events, page)
         except starpu.CancelledError as error:
             raise KeyboardInterrupt from error
 
 
 def _inside(
-    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter
+    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter, page: LivePage
 ) -> dict[str, Any]:
     config = workload.config
+    page.tie_clock(runtime.now_s() - time.monotonic())
     session = open_session(
         run_dir,
         workload.sources.sources,
         workload.power_model(runtime.workers),
         config["energy"],
+        page,
         simulated=workload.simulated,
     )
     with ExitStack() as stack:
@@ -75,6 +80,7 @@ def _inside(
             "simulated": workload.simulated,
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
             "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
+            "energy_trouble": session.trouble,
         }
 
 

@@ -199,11 +199,6 @@ class InstalledPolicy:
                 f"{MEASURED_BY}, Runtime(watts=...) takes it"
             )
 
-    def publish_watts(self, now_s: float, watts: float) -> None:
-        """Tell the policy the live watts of the machine. Watts first: a fresh stamp never stands over old watts."""
-        self.live[1] = watts
-        self.live[0] = now_s
-
 
 def task_kinds(graphs: Sequence[tuple[TaskGraph, int]], workers: tuple[Worker, ...]) -> list[TaskKind]:
     """Return the kinds of task of some graphs, each submitted so many times."""

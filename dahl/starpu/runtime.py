@@ -256,11 +256,6 @@ class Runtime:
             return
         self._installed.plan(task_kinds(graphs, self.workers), self.workers)
 
-    def publish_watts(self, watts: float) -> None:
-        """Tell a compiled policy the live watts of the machine, as just read."""
-        if self._installed is not None:
-            self._installed.publish_watts(self.now_s(), watts)
-
     def pause(self) -> None:
         """Put every worker to sleep (starpu_pause)."""
         check(self.lib.dahl_pause(), "pausing")
@@ -352,6 +347,7 @@ class Runtime:
                 WORKER_CAPACITY,
                 explain=self._explain,
                 replayed_watts=self._replayed_watts,
+                live_watts=self._live_watts,
             )
             config.policy = self._installed.struct
             config.npower = WORKER_CAPACITY

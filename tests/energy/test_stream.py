@@ -212,10 +212,15 @@ def test_a_stream_in_a_small_file_system_ends_where_it_is_full(tmp_path: Path) -
         stream = PowerStream(tmp_path / "power")
         stream.declare(CHANNELS)
         appended = 0
-        with pytest.raises(StreamError, match="power cannot be written: No space left on device"):  # noqa: PT012
+
+        def fill() -> None:
+            nonlocal appended
             while appended < 10_000:
                 stream.append([("rapl:package-0", Step(appended, appended, None, None, Flag.OK))] * 7)
                 appended += 7
+
+        with pytest.raises(StreamError, match="power cannot be written: No space left on device"):
+            fill()
         frame = read_stream(tmp_path / "power")
         assert appended <= len(frame) < appended + 7
         assert frame["raw"].tolist()[:appended] == [7 * (index // 7) for index in range(appended)]

@@ -12,7 +12,7 @@ import pytest
 
 from dahl import starpu
 from energy import EnergySession, MeterRecords, PowerStream, RaplSource
-from experiments import alone
+from experiments import alone, calibrate_check
 from experiments.alone import Burst, TaskRunner
 from experiments.calibrate_check import Mixed, run_mixed
 from tests.dahl.starpu_kernels import SPIN
@@ -64,7 +64,7 @@ def long_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_watts_of_a_tree_that_moves_with_busy_time_come_back(tmp_path: Path) -> None:
     with bench(tmp_path) as own:
         own.baseline()
-        runner = TaskRunner(own.runtime, own.session, limit_s=1.5, tell=own.tree.run)
+        runner = TaskRunner(own.runtime, own.session, limit_s=1.2, tell=own.tree.run)
         runner.measure_runtime()
         found = {name: runner.measure(name, own.task(name)) for name in ("heavy", "light")}
         assert runner.measures
@@ -121,7 +121,10 @@ def test_what_a_task_writes_is_not_shared_by_workers_and_stays_as_it_was(tmp_pat
         assert (task.handles[0].array == before).all()
 
 
-def test_mini_batches_are_set_beside_the_joules_of_their_meter(tmp_path: Path) -> None:
+def test_mini_batches_are_set_beside_the_joules_of_their_meter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_check, "CHECK_S", 1.0)
     with bench(tmp_path) as own:
         own.baseline()
         runner = TaskRunner(own.runtime, own.session, limit_s=1.0)
@@ -136,7 +139,7 @@ def test_mini_batches_are_set_beside_the_joules_of_their_meter(tmp_path: Path) -
 
         mixed = run_mixed(own.runtime, own.session, runner, rehearse, own.stream)
     assert mixed.joules == pytest.approx(WATTS["mixed"] * own.tree.cpu_s["mixed"], rel=0.08)
-    assert len(mixed.meter.joules) >= 50, "2 s at 100 Hz, on a machine that may be busy"
+    assert len(mixed.meter.joules) >= 20, "1 s at 100 Hz, on a machine that may be busy"
     check = mixed.check({0: ("mixed", WATTS["mixed"])})
     assert (check["never_apart"], check["rank"]) == ([], 1)
     assert check["predicted_j"] == pytest.approx(

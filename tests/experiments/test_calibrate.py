@@ -88,6 +88,10 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path: Pa
     [
         (["tile=[]"], "tile=[]: must be a tile size, or a list of them"),
         (["tile=[8,999]"], "tile=999 is larger than batch_size=64"),
+        (
+            ["epochs=3"],
+            "unknown key 'epochs'; there are: model, dataset, energy, platform, batch_size, tile, workers",
+        ),
         (["limit_s=0"], "limit_s=0: must be a number of seconds above 0"),
         (["platform=cpu8_gpu2"], "only platform=host can be calibrated"),
         (["energy=rapl"], "energy source 'rapl' is not available"),

@@ -140,3 +140,10 @@ def test_a_simulation_says_so_and_has_no_accuracy(simulated: list[dict[str, dict
         assert summary["accuracy"] is None
         assert summary["loss"] is None
         assert summary["weights_sha256"] is None
+
+
+def test_a_rate_for_an_energy_source_that_there_is_not_is_one_clear_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "energy.rate_hz={rappl: 100, default: 10}")
+    assert done.returncode == 1
+    (summary,) = summaries(tmp_path).values()
+    assert "energy.rate_hz.rappl: there is no such energy source; there are rapl, nvml" in summary["error"]

@@ -128,6 +128,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "joules_per_epoch_net": 10.0,
         "energy_quality": "estimated",
         "idle_drifted": None,
+        "energy_trouble": None,
     }
     assert records.read_config(run_dir)["choices"]["scheduler"] == "eager"
     assert set(records.read_json(run_dir / "environment.json")) >= {
