@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import numba
 
 from schedulers.base import PullPolicy
-from schedulers.estimates import known_or_zero
+from schedulers.estimates import finish_s
 from schedulers.parameters import check_number
 
 
@@ -59,4 +59,4 @@ class EagerEnergy(PullPolicy):
 @numba.njit
 def _until_its_end_j(one: Any, waiting_w: float) -> float:
     """Joules of the task on a worker, and what flows meanwhile from now until its end there."""
-    return one.energy_j + waiting_w * (one.available_s + known_or_zero(one.transfer_s) + one.length_s)
+    return one.energy_j + waiting_w * finish_s(one)

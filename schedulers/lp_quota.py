@@ -10,7 +10,7 @@ import numpy as np
 
 from schedulers.base import PlacementPolicy
 from schedulers.bounds import area_bound, least_makespan_s
-from schedulers.estimates import known_or_zero
+from schedulers.estimates import finish_s
 from schedulers.kinds import MAX_CLASSES, MAX_WORKERS, add_kind, costs_by_class, find_kind
 from schedulers.parameters import check_number
 
@@ -77,7 +77,7 @@ class LpQuota(PlacementPolicy):
             if row >= 0:
                 c = workers[w].worker_class
                 deficit = memory[row + PLACED] * memory[row + SHARE + c] - memory[row + GIVEN + c]
-            end_s = workers[w].available_s + known_or_zero(workers[w].transfer_s) + workers[w].length_s
+            end_s = finish_s(workers[w])
             workers[w].score = deficit
             ahead = deficit - best_deficit
             if best < 0 or ahead > ROUNDING or (ahead >= -ROUNDING and end_s < best_s):

@@ -10,7 +10,7 @@ import numpy as np
 
 from schedulers.base import PullPolicy
 from schedulers.bounds import fewest_watts, least_makespan_s
-from schedulers.estimates import known_or_zero
+from schedulers.estimates import finish_s
 from schedulers.kinds import MAX_WORKERS, add_kind, costs_by_class, find_kind
 from schedulers.parameters import check_number
 
@@ -111,14 +111,9 @@ class Park(PullPolicy):
 @numba.njit
 def _ends_sooner_elsewhere(worker: int, row: Any, everybody: bool, memory: Any) -> bool:
     """Whether another worker that is awake would end the task sooner."""
-    here_s = _end_s(row[worker])
+    here_s = finish_s(row[worker])
     for other in range(len(row)):
         awake = everybody or memory[ACTIVE + other] > 0
-        if awake and row[other].can_run and _end_s(row[other]) < here_s:
+        if awake and row[other].can_run and finish_s(row[other]) < here_s:
             return True
     return False
-
-
-@numba.njit
-def _end_s(one: Any) -> float:
-    return one.available_s + known_or_zero(one.transfer_s) + one.length_s
