@@ -23,7 +23,6 @@ from benchmarks import measuring
 from energy import LivePage, PowerStream, RaplSource, read_stream
 from energy.polling import LiveWatts, PolledSource
 from energy.process_sampler import ProcessSampler
-from energy.stream import pack_record
 from energy.timer import PeriodicTimer
 
 RATES_HZ = (10, 100, 1000)
@@ -31,6 +30,7 @@ TARGETS_PERCENT = {100: 1.0, 1000: 4.0}
 LATEST_P99_MS = 5.0
 PEERS = ("pyRAPL", "CodeCarbon", "Zeus")
 INSTALL = "python -m pip install pyRAPL==0.2.3.1 codecarbon zeus"
+_MEMORY = (Path("/dev/shm"),)
 BATCH = 20
 """Readings between two that are counted, written and shown, as at 100 Hz."""
 
@@ -156,7 +156,7 @@ def own_reading(tree: Path, count: int) -> measuring.Case:
             for number in range(count):
                 polled.read()
                 if number % BATCH == BATCH - 1:
-                    stream.append_records(polled.settle(pack_record))
+                    stream.append_records(polled.settle())
             us = (time.process_time() - since_s) / count * 1e6
             stream.close()
             page.close()
@@ -270,7 +270,8 @@ def main() -> int:
         _wake(int(chosen.wake[0]), float(chosen.wake[1]))
         return 0
     machine = measuring.Machine()
-    with tempfile.TemporaryDirectory() as folder:
+    # In memory where that can be, as the kernel's own tree is.
+    with tempfile.TemporaryDirectory(dir=next((path for path in _MEMORY if path.is_dir()), None)) as folder:
         tree = make_tree(Path(folder, "powercap"))
         loads = {"idle": 0, "busy": measuring.cores()}
         kinds = [(f"{load}, {hz} Hz", hz, busy) for load, busy in loads.items() for hz in chosen.rates]

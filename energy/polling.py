@@ -13,6 +13,7 @@ from typing import Any, final
 from energy.counters import CounterTrack, Flag, Mark, energy_between
 from energy.live import LivePage
 from energy.source import RawSource, ReadError, Source
+from energy.stream import pack_record
 
 _LIVE_SPAN_S = 1.0
 _BIN_NS = 10_000
@@ -129,21 +130,20 @@ class PolledSource:
             else:
                 into += [now_ns, failed.get(name, "no reading of it came")]
 
-    def settle(self, pack: Callable[..., bytes]) -> list[bytes]:
+    def settle(self) -> list[bytes]:
         """Count what was read since the last call and show the watts; returns the packed records."""
         records: list[bytes] = []
-        held = self._held
+        held, as_counts, pack = self._held, self._counts, pack_record
         tracks = [(index, track, track.advance) for index, track in enumerate(self._tracks, self._first)]
-        as_counts = self._counts
         for (index, track, advance), t_ns, raw in zip(cycle(tracks), held[::2], held[1::2], strict=False):
             try:
                 if raw.__class__ is str:
                     raise ValueError(raw)
-                raw = as_counts(raw)
-                joules, watts, flags = advance(t_ns, raw)
+                counts = as_counts(raw)
+                joules, watts, flags = advance(t_ns, counts)
             except ValueError as error:  # a reason, or a number that this counter cannot show
-                raw, (joules, watts, flags) = None, self._miss(track, t_ns, str(error))
-            records.append(pack(index, t_ns, raw, joules, watts, flags))
+                counts, (joules, watts, flags) = None, self._miss(track, t_ns, str(error))
+            records.append(pack(index, t_ns, counts, joules, watts, flags))
         held.clear()
         for index, track in enumerate(self._tracks):
             mark = track.mark

@@ -30,6 +30,7 @@ _MAGIC = b"JOULES01"
 _LENGTH = struct.Struct("<I")
 _BODY = struct.Struct("<qqddHH")
 _CHECKSUM = struct.Struct("<I")
+_PACK, _PACK_CHECKSUM, _crc32 = _BODY.pack, _CHECKSUM.pack, zlib.crc32
 _NO_RAW = 1 << 15
 _CLOCKS = 0xFFFF
 """In place of a channel: the record is no reading, its `raw` is the wall clock in ns at `t_mono_ns`."""
@@ -56,15 +57,13 @@ def pack_record(
     channel: int, t_ns: int, raw: int | None, joules: float | None, watts: float | None, flags: int
 ) -> bytes:
     """One record; `channel` is the place of its name among those declared."""
-    body = _BODY.pack(
-        t_ns,
-        0 if raw is None else raw,
-        _NAN if joules is None else joules,
-        _NAN if watts is None else watts,
-        channel,
-        flags | _NO_RAW if raw is None else flags,
-    )
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    if raw is None or joules is None or watts is None:
+        if raw is None:
+            raw, flags = 0, flags | _NO_RAW
+        joules = _NAN if joules is None else joules
+        watts = _NAN if watts is None else watts
+    body = _PACK(t_ns, raw, joules, watts, channel, flags)
+    return body + _PACK_CHECKSUM(_crc32(body))
 
 
 @final

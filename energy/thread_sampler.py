@@ -13,7 +13,7 @@ from energy.live import LivePage
 from energy.polling import Lateness, LiveWatts, PolledSource
 from energy.sampler import LivePower, RateHz, Sampler, SamplingReport, Snapshot, rate_of, read_live
 from energy.source import Channel, Quality, Source, SourceUnavailableError
-from energy.stream import PowerStream, StreamError, pack_record
+from energy.stream import PowerStream, StreamError
 from energy.timer import PeriodicTimer
 
 _SETTLE_NS = 200_000_000
@@ -45,23 +45,32 @@ class _Polling:
         self._timer.close()
 
     def _run(self) -> None:
-        wait, clock, period_ns, lateness = self._timer.wait, time.monotonic_ns, self._period_ns, self.lateness
-        due_ns = self._due_ns
-        settled_ns = clock()
+        # Between two readings the caches forget this code, so that each call in here costs microseconds.
+        wait, clock, read, lock = self._timer.wait, time.monotonic_ns, self.source.read, self.lock
+        per_settle = max(1, _SETTLE_NS // self._period_ns)
+        woken: list[int] = []
+        fired: list[int] = []
         while True:
-            fired = wait()
+            count = wait()
             if self._stop:
                 break
-            now_ns = clock()
-            with self.lock:
-                self.source.read()
-                if now_ns - settled_ns >= _SETTLE_NS:
-                    settled_ns = now_ns
+            woken.append(clock())
+            fired.append(count)
+            with lock:
+                read()
+                if len(woken) >= per_settle:
                     self._sampler.settle(self.source)
-            lateness.add(now_ns - due_ns)
-            lateness.skipped += fired - 1
-            due_ns += fired * period_ns
+                    self._note_lateness(woken, fired)
+        self._note_lateness(woken, fired)
         self.cpu_s = time.thread_time()
+
+    def _note_lateness(self, woken: list[int], fired: list[int]) -> None:
+        for woken_ns, count in zip(woken, fired, strict=True):
+            self.lateness.add(woken_ns - self._due_ns)
+            self.lateness.skipped += count - 1
+            self._due_ns += count * self._period_ns
+        woken.clear()
+        fired.clear()
 
 
 @final
@@ -171,7 +180,7 @@ class ThreadSampler(Sampler):
 
     def settle(self, polled: PolledSource) -> None:
         """Count and write what was read of a source, whose lock is held."""
-        records = polled.settle(pack_record)
+        records = polled.settle()
         stream = self._stream
         if stream is not None and records:
             try:

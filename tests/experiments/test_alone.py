@@ -60,6 +60,7 @@ def long_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone, "SHORTEST_BURST_S", 0.2)
 
 
+@pytest.mark.slow  # its counter moves by processor time, which only a machine to itself gives in full
 @pytest.mark.usefixtures("long_bursts")
 def test_the_watts_of_a_tree_that_moves_with_busy_time_come_back(tmp_path: Path) -> None:
     with bench(tmp_path) as own:
