@@ -95,7 +95,10 @@ class ReadError(RuntimeError):
 
 
 class Source(ABC):
-    """A reader of cumulative counters. Made cheaply, opened where it is read."""
+    """A reader of cumulative counters. Made cheaply, opened where it is read.
+
+    One that is not open can be pickled, since it is sent to the sampler's process, unless it is `in_process`.
+    """
 
     name: str
     quality: Quality
