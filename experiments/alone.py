@@ -21,7 +21,7 @@ RELATIVE_ERROR = 0.05
 CHAIN_TASKS = 32
 """Tasks of each worker that one submission adds."""
 
-COMPONENTS = {"cpu": ("package", "dram"), "cuda": ("gpu",)}
+COMPONENTS = {"cpu": ("package", "dram", "board"), "cuda": ("gpu", "board")}
 """What the tasks of an architecture draw from."""
 
 

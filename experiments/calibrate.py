@@ -23,7 +23,7 @@ from experiments.explain import explain
 from experiments.measured import MeasuredFileError, default_path, read
 from experiments.run import resolved, trial_environment
 from experiments.supervisor import Outcome, log_tail, supervise
-from experiments.validation import CONFIGS, ConfigError, validate
+from experiments.validation import CONFIGS, GROUPS, ConfigError, validate
 
 TILE_COMMAND = (sys.executable, "-m", "experiments.calibrate_tile")
 
@@ -70,11 +70,8 @@ def _trial(config: Mapping[str, Any], tile: Any) -> dict[str, Any]:
             "platform: a simulated node has no tasks to measure; only platform=host can be calibrated"
         )
     path = default_path() if file is None else Path(str(file))
-    defaults = OmegaConf.to_container(OmegaConf.load(CONFIGS / "run.yaml"))
-    assert isinstance(defaults, dict)
-    scalars = {str(key): value for key, value in defaults.items() if key not in ("defaults", "hydra")}
     return {
-        **scalars,
+        **_defaults_of_a_run(),
         **{key: value for key, value in config.items() if key not in _OWN},
         "tile": tile,
         "evaluate": False,
@@ -86,6 +83,18 @@ def _trial(config: Mapping[str, Any], tile: Any) -> dict[str, Any]:
             "idle_s": float(config["energy"].get("idle_baseline_s", 0)),
         },
     }
+
+
+def _defaults_of_a_run() -> dict[str, Any]:
+    """What a run has that a calibration does not ask for."""
+    run = OmegaConf.to_container(OmegaConf.load(CONFIGS / "run.yaml"))
+    assert isinstance(run, dict)
+    chosen = [item for item in run.pop("defaults") if isinstance(item, dict)]
+    groups = {group: option for item in chosen for group, option in item.items() if group in GROUPS}
+    run.pop("hydra")
+    files = {group: OmegaConf.load(CONFIGS / group / f"{option}.yaml") for group, option in groups.items()}
+    values = {group: OmegaConf.to_container(file) for group, file in files.items()}
+    return {str(key): value for key, value in (values | run).items()}
 
 
 def _measure(trial: dict[str, Any], where: Path) -> None:

@@ -28,8 +28,8 @@ def summarise(
 
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
-    is in a block that has them. `idle_drifted` is None where the idle baseline was not checked; `energy_trouble` says
-    what went wrong with the counters of a trial that went on without them.
+    is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
+    `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     blocks = blocks or epochs
     in_blocks = sum(row["last_epoch"] - row["epoch"] + 1 if "last_epoch" in row else 1 for row in blocks)

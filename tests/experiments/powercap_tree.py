@@ -4,53 +4,64 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import final
 
-from tests.energy.powercap import PACKAGE_RANGE_UJ, add_zone
+from energy import Channel, Quality, RaplSource, Reading, Source
+from tests.energy.powercap import PACKAGE_RANGE_UJ, add_zone, set_uj
 
 
-class BusyTree:
-    """One package: watts of its base, and of each second of processor time of a worker, by what runs at the moment."""
+@final
+class BusyTree(Source):
+    """One package: watts of its base, and of each second of processor time of a worker, by what runs at the moment.
+
+    It is moved before each reading of RAPL's, so that no other process can make it late.
+    """
+
+    name = "rapl"
+    quality: Quality = "measured"
+    in_process = True
 
     def __init__(self, root: Path, base_w: float, watts: Mapping[str, float]) -> None:
-        self.root = root
         self.running = ""
-        self._file = add_zone(root, "intel-rapl:0", "package-0", 0) / "energy_uj"
-        (root / "intel-rapl").mkdir()
-        self._base_w, self._watts = base_w, watts
-        self._joules, self._t_s = 0.0, time.monotonic()
         self.cpu_s = dict.fromkeys(watts, 0.0)
         """Processor time of the workers, by what ran."""
-        self._cpu_s: dict[str, float] = {}
-        self._stop = threading.Event()
+        add_zone(root, "intel-rapl:0", "package-0", 0)
+        (root / "intel-rapl").mkdir()
+        self._rapl, self._root = RaplSource(root), root
+        self._base_w, self._watts = base_w, watts
+        self._joules, self._t_s = 0.0, time.monotonic()
+        self._known_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return self._rapl.channels
+
+    def open(self) -> None:
+        self._rapl.open()
+
+    def close(self) -> None:
+        self._rapl.close()
+
+    def read(self) -> list[Reading]:
+        with self._lock:
+            self._move()
+            return self._rapl.read()
 
     def run(self, name: str) -> None:
         """What runs from now on."""
-        self.running = name
-
-    @contextmanager
-    def moving(self) -> Iterator[BusyTree]:
-        """Move the counter about every millisecond."""
-        thread = threading.Thread(target=self._move, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            thread.join()
+        with self._lock:
+            self._move()
+            self.running = name
 
     def _move(self) -> None:
-        with open(self._file, "r+") as file:
-            while not self._stop.wait(0.0005):
-                now_s, busy_s = time.monotonic(), self._busy_s()
-                self.cpu_s[self.running] += busy_s
-                self._joules += self._base_w * (now_s - self._t_s) + self._watts[self.running] * busy_s
-                self._t_s = now_s
-                file.seek(0)
-                file.write(f"{round(self._joules * 1e6) % (PACKAGE_RANGE_UJ + 1)}\n")
-                file.flush()
+        now_s, busy_s = time.monotonic(), self._busy_s()
+        self.cpu_s[self.running] += busy_s
+        self._joules += self._base_w * (now_s - self._t_s) + self._watts[self.running] * busy_s
+        self._t_s = now_s
+        set_uj(self._root, "intel-rapl:0", round(self._joules * 1e6) % (PACKAGE_RANGE_UJ + 1))
 
     def _busy_s(self) -> float:
         """Processor time that the workers' threads took since the last call."""
@@ -63,6 +74,6 @@ class BusyTree:
                 cpu_s = time.clock_gettime((~int(folder.name) << 3) | 6)
             except OSError:  # it has ended
                 continue
-            taken_s += cpu_s - self._cpu_s.get(folder.name, cpu_s)
-            self._cpu_s[folder.name] = cpu_s
+            taken_s += cpu_s - self._known_s.get(folder.name, cpu_s)
+            self._known_s[folder.name] = cpu_s
         return taken_s

@@ -129,7 +129,6 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "energy_trouble": None,
         "energy_quality": "estimated",
         "idle_drifted": None,
-        "energy_trouble": None,
     }
     assert records.read_config(run_dir)["choices"]["scheduler"] == "eager"
     assert set(records.read_json(run_dir / "environment.json")) >= {
