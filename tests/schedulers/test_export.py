@@ -350,11 +350,18 @@ def test_missing_or_wrong_watts_stop_the_program_before_its_first_task(
         (["schedulers.StarPUScheduler"], "schedulers.StarPUScheduler is not a policy"),
         (["eager_energy", "speed=3"], "'speed=3' sets no field of EagerEnergy; it has wait_weight"),
         (["eager_energy", "wait_weight=much"], "wait_weight of EagerEnergy is a float, got 'much'"),
-        (["eager_energy", "wait_weight=-1"], "EagerEnergy: wait_weight must be 0 or more, got -1"),
+        (
+            ["eager_energy", "wait_weight=-1"],
+            "EagerEnergy: wait_weight must be a number at least 0 and at most 1e+06, got -1",
+        ),
         ([f"{TEST_POLICIES}.Plans"], "Plans plans in Python before each epoch"),
         ([f"{TEST_POLICIES}.Uncompilable"], "policy Uncompilable: pick or a hook cannot be compiled"),
         ([f"{EXPORTABLE}.MakesAnArray"], "policy makes_an_array cannot leave Python: it calls NRT_"),
         ([f"{EXPORTABLE}.ReadsABigArray"], "the policy uses a global array"),
+        (
+            ["eager_energy", "--needs", "lengths"],
+            "EagerEnergy needs length_s, energy_j, idle_w: --needs costs, got lengths",
+        ),
         (["eager_energy", "--prefix", "/nowhere"], "run scripts/get-starpu"),
     ],
 )
