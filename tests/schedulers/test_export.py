@@ -427,7 +427,7 @@ def test_starpus_cholesky_ends_with_a_right_result(policy: str, exported: Export
 
 
 @pytest.mark.slow
-def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_most_of_the_work(
+def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_nearly_all_of_the_work(
     exported: Export, tmp_path: Path
 ) -> None:
     """StarPU brings measured models of mirage: 12 cores of which 3 drive the 3 GPUs."""
@@ -439,6 +439,6 @@ def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_most_of_the_work(
     assert done.returncode == 0, done.stderr
     assert said_by_policy(done.stderr) == []
     workers = counts_by(stats, "name")
-    assert len(workers) == 12
+    assert sum(name.startswith("CUDA") for name in workers) == 3
     assert sum(workers.values()) == sum(CHOLESKY.values())
-    assert sum(count for name, count in workers.items() if name.startswith("CUDA")) > 408
+    assert sum(count for name, count in workers.items() if name.startswith("CUDA")) > 700
