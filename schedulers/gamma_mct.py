@@ -28,7 +28,6 @@ class GammaMct(PlacementPolicy):
       (STARPU_SCHED_GAMMA=1000 is 0.001 here).
     - StarPU counts unknown joules as 0, and spreads tasks of unknown length; here the run stops before it starts.
     - StarPU compares a codelet's implementations too; here there is one for each worker.
-    - The time until a worker is free counts its queued tasks' transfers in full; StarPU counts what does not overlap.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")

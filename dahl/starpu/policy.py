@@ -120,6 +120,9 @@ class InstalledPolicy:
         replayed_watts: Sequence[tuple[float, float]] = (),
         live_watts: np.ndarray | None = None,
     ) -> None:
+        unheard = sorted(set(policy.needs) - set(NEEDS))
+        if unheard:
+            raise ValueError(f"policy {policy.name} needs {unheard[0]}; it may need {', '.join(NEEDS)}")
         self.policy = policy
         self.memory = np.zeros(policy.memory_size(), np.float64)
         self.idle_w = np.full(capacity, np.nan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
 
 import pytest
 
@@ -122,6 +123,23 @@ def test_after_a_refusal_another_run_can_start() -> None:
     with pytest.raises(starpu.CostUnknownError):
         train(POLICIES[0], CompiledPolicy, COSTS, None, KNOWN_W)
     assert train(POLICIES[0], CompiledPolicy, COSTS, machine_watts, KNOWN_W) > 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misspelt(PullPolicy):
+    """Takes the first row; what it needs has a typing error."""
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("energy_j", "lenght_s")
+
+    def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
+        return 0
+
+
+def test_a_need_that_nobody_knows_is_an_error() -> None:
+    message = "^policy Misspelt needs lenght_s; it may need length_s, energy_j, idle_w, busy_w$"
+    with pytest.raises(ValueError, match=message):
+        train(Misspelt(), InterpretedPolicy, COSTS, machine_watts, KNOWN_W)
 
 
 SIMULATED = """

@@ -27,9 +27,9 @@ def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     The work is 1 + 8 * 1.2 = 10.6 ms: R is a share of 0.094, each B one of 0.113. In ms:
 
     0     R is ready. 0 + 12 < 13.25: in time, so the big cores leave it; a little one takes it until 8.
-    8     8 + (1 - 0.094) * 12 = 18.9: late, everybody is awake. A little core would end B1 2 ms from now and a big one
-          1.2: big cores take B1 and B2. Then a big core would end a B 2.4 ms from now: the little ones take B3 and B4.
-          (With three B taken it is 14.8, still late.)
+    8     8 + (1 - 0.094) * 12 = 18.9: late, everybody is awake. Once a B more is taken that is 17.5, then 16.2, then
+          14.8, still late: all four workers take one of B1 to B4. (The big cores would need 8 * 1.2 / 2 = 4.8 ms for
+          all of them, and with two running 1.2 + 5 * 1.2 / 2 ms: the little ones, 2 ms, do not leave theirs.)
     9.2   The big cores are free. 9.2 + (1 - 0.547) * 12 = 14.6: one takes B5. 13.28: the other takes B6.
     10    The little cores are free and active: B7 and B8, until 12. Nothing is left for the big ones at 10.4.
     """
@@ -115,18 +115,17 @@ def test_the_pace_is_measured_while_every_worker_is_active() -> None:
     assert pick(policy, 1, 41.0, workers, memory) == 0
 
 
-def test_of_those_awake_the_one_that_ends_a_task_first_takes_it() -> None:
-    """2 s on worker 0 and 1 s on worker 1, which has 0.9 s or 1.1 s to do. Parked, worker 1 is not waited for."""
+def test_a_slow_worker_leaves_a_task_to_a_faster_class_that_is_awake_and_done_sooner() -> None:
+    """2 s on worker 0; 1 s on worker 1, which has 0.9 s or 1.1 s to do. Parked, worker 1 is not waited for."""
     policy, memory = Park(max_slowdown=100.0, probe_share=0.0), empty_memory()
     workers = workers_of([0, 1], [[2.0, 1.0]], busy_w=[1.0, 50.0])
     policy.plan(kinds_of([100]), workers, system_of(), memory)
     assert memory[ACTIVE : ACTIVE + 2].tolist() == [1, 0]
-    assert pick(policy, 0, 0.0, workers, memory) == 0
-    memory[ACTIVE + 1] = 1
-    workers["available_s"][0, 1] = 0.9
-    assert pick(policy, 0, 0.0, workers, memory) == -1
-    workers["available_s"][0, 1] = 1.1
-    assert pick(policy, 0, 0.0, workers, memory) == 0
+    taken = []
+    for awake, available_s, count in ((0, 0.9, 1), (1, 0.9, 1), (1, 1.1, 1), (1, 0.9, 2)):
+        memory[ACTIVE + 1], workers["available_s"][0, 1] = awake, available_s
+        taken.append(policy.pick(0, kinds_of([count]), workers, system_of(), memory))
+    assert taken == [0, -1, 0, 0]
 
 
 def test_a_kind_that_is_not_planned_is_for_every_worker() -> None:
