@@ -58,6 +58,7 @@ def signature(workload: Workload) -> str:
         "model": config["model"],
         "batch_size": config["batch_size"],
         "tile": config["tile"],
+        "fuse": workload.fuse,
         "workers": config["workers"],
         "images": [
             dataset.image_shape,

@@ -61,6 +61,7 @@ def _inside(
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
             trainer = make_trainer(make_context(runtime, workload), workload)
+        _tell_the_tasks(run_dir, trainer, workload)
         _measure_idle(session, config["energy"]["idle_baseline_s"], events)
         epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         for epoch in range(1, config["epochs"] + 1):
@@ -93,6 +94,7 @@ def make_trainer(context: Context, workload: Workload) -> Trainer:
         momentum=config["momentum"],
         weight_decay=config["weight_decay"],
         seed=config["seed"],
+        fuse=workload.fuse,
     )
     return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
@@ -186,6 +188,13 @@ def _tell_what_runs(
         events.emit(
             "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
         )
+
+
+def _tell_the_tasks(run_dir: Path, trainer: Trainer, workload: Workload) -> None:
+    """Add what a mini-batch is cut into to `environment.json`."""
+    path = run_dir / records.ENVIRONMENT_NAME
+    tasks = {"fused": workload.fuse, "tile": workload.config["tile"], "per_batch": trainer.tasks_per_batch}
+    records.write_json(path, {**records.read_json(path), "tasks": tasks})
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:

@@ -26,6 +26,7 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "epochs": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
     "batch_size": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
     "tile": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "fuse": (lambda v: isinstance(v, bool) or v == "auto", "true, false or auto"),
     "workers": (
         lambda v: v is None or (_is_int(v) and v >= 1),
         "a whole number, at least 1, or null for all that there are",
@@ -95,6 +96,8 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
             "a mini-batch is cut into tiles"
         )
     simulated = config["platform"].get("simulated", True)
+    if simulated and config["fuse"] is True:
+        wrong.append("fuse=True: a simulated node places every layer by itself; fuse=false or auto")
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
     if config["scheduler"].get("name", "") is None:

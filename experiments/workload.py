@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from dahl import starpu
 from dahl.costs import CostModel
 from dahl.datasets import Dataset
+from dahl.training import can_fuse
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
 from experiments.platform import SimulatedNode
@@ -49,6 +50,18 @@ class Workload:
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
         )
+
+    @property
+    def fuse(self) -> bool:
+        """Whether layers that follow each other are one task.
+
+        ``auto``: on this machine, whose workers are alike, where the model has such layers.
+        Simulated nodes keep one task a layer, since that is what there is to place.
+        """
+        chosen = self.config["fuse"]
+        if chosen == "auto":
+            return not self.simulated and can_fuse(self.model, self.dataset.image_shape)
+        return bool(chosen)
 
     @property
     def explains(self) -> bool:

@@ -45,6 +45,15 @@ def test_a_value_that_cannot_be_is_named_with_what_it_must_be(key: str, value: A
     assert refusal(**{key: value}) == [line]
 
 
+def test_simulated_nodes_place_every_layer_by_itself() -> None:
+    simulated = {"name": "weak", "simulated": True}
+    message = "fuse=True: a simulated node places every layer by itself; fuse=false or auto"
+    assert refusal(fuse=True, platform=simulated) == [message]
+    assert refusal(fuse="maybe") == ["fuse=maybe: must be true, false or auto"]
+    for fuse in (False, "auto"):
+        validate(configuration(fuse=fuse, platform=simulated), processors=2)
+
+
 def test_a_tile_is_no_larger_than_the_batch() -> None:
     assert refusal(tile=65) == ["tile=65 is larger than batch_size=64: a mini-batch is cut into tiles"]
 
