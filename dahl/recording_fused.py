@@ -1,9 +1,10 @@
-"""Mini-batches of a small network recorded with one task for each tile, and one that updates the parameters."""
+"""Mini-batches of a whole network recorded with one task for each tile, and one that updates the parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -14,21 +15,46 @@ from dahl.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from dahl.network import Parameter
 from dahl.ops.micro_tiles import MICRO_TILE, micro_tiles
 from dahl.ops.operation import Operation, elements
+from dahl.ops.simd import LANES
 from dahl.recording import Recorder, Source, Update
 from dahl.starpu import Step, TaskGraph
 from dahl.tensor import Tensor
 
+_CONVOLUTION = [Conv2d, ReLU, MaxPool2d]
 IMAGES_AHEAD = 1024
 """Images of the mini-batches that are submitted before the first of them is done."""
 
 
-def is_one_step(model: Sequential, image_shape: tuple[int, ...]) -> bool:
-    """Whether a model is what CNN_STEP computes: convolution 3x3, ReLU, max-pooling by 2, linear."""
-    if [type(layer) for layer in model.layers] != [Conv2d, ReLU, MaxPool2d, Flatten, Linear]:
-        return False
-    convolution, _, pool, *_ = model.layers
-    window = Conv2d(convolution.filters, 3)  # type: ignore[attr-defined]
-    return convolution == window and pool == MaxPool2d(2) and min(image_shape[1:]) >= 4
+@final
+@dataclass(frozen=True)
+class FusedOperations:
+    """The operations that train and test a whole network, and the sizes that they take for it."""
+
+    step: Operation
+    evaluation: Operation
+    sizes: dict[str, int]
+
+
+def fused_operations(model: Sequential, image_shape: tuple[int, ...]) -> FusedOperations | None:
+    """Find the operations that are a whole model for images (C, H, W); None where there are none."""
+    found: list[int] = []
+    for layer in model.layers:
+        if isinstance(layer, Conv2d) and layer == Conv2d(layer.filters, 3):
+            found.append(layer.filters)
+        elif isinstance(layer, Linear):
+            found.append(layer.units)
+        elif not isinstance(layer, ReLU | Flatten) and layer != MaxPool2d(2):
+            return None
+    kinds = [type(layer) for layer in model.layers]
+    if kinds == [*_CONVOLUTION, Flatten, Linear] and min(image_shape[1:]) >= 4:
+        return FusedOperations(
+            ops.CNN_STEP, ops.CNN_EVALUATION, dict(zip(("filters", "classes"), found, strict=True))
+        )
+    if kinds == [*_CONVOLUTION, *_CONVOLUTION, Flatten, Linear, ReLU, Linear]:
+        fits = min(image_shape[1:]) >= 10 and all(size % LANES == 0 for size in found[:3])
+        sizes = dict(zip(("first_filters", "second_filters", "units", "classes"), found, strict=True))
+        return FusedOperations(ops.LENET_STEP, ops.LENET_EVALUATION, sizes) if fits else None
+    return None
 
 
 @final
@@ -75,13 +101,13 @@ class StepRecorder(Recorder):
         context: Context,
         model: Sequential,
         image_shape: tuple[int, ...],
+        operations: FusedOperations,
         *,
         batch_size: int,
         tile: int,
         update: Update,
         seed: int,
     ) -> None:
-        assert is_one_step(model, image_shape)
         self._context, self._batch_size, self._tile, self._update = context, batch_size, tile, update
         start = model.initial_values(image_shape, seed)
         self._shapes = {name: values.shape for name, values in start.items()}
@@ -93,7 +119,7 @@ class StepRecorder(Recorder):
             velocity=context.tensor(zeros, name="velocity"),
             gradient=context.tensor(zeros[:1], name="gradient"),
         )
-        self._size = {"filters": model.layers[0].filters, "classes": model.layers[-1].units}  # type: ignore[attr-defined]
+        self._operations = operations
         self._losses: list[_History] = []
         self._tested: list[tuple[_History, _History]] = []
 
@@ -124,7 +150,7 @@ class StepRecorder(Recorder):
         self._losses.append(losses)
         with context.record() as graph:
             operands = (*source.operands, self._all.value, gradients, losses.tensor)
-            self._submit(ops.CNN_STEP, operands, tiles, first_batch, scale=1.0 / batch)
+            self._submit(self._operations.step, operands, tiles, first_batch, scale=1.0 / batch)
             self._submit_update(gradients)
         return graph
 
@@ -138,7 +164,7 @@ class StepRecorder(Recorder):
         self._tested.append((losses, correct))
         with context.record() as graph:
             operands = (*source.operands, self._all.value, losses.tensor, correct.tensor)
-            self._submit(ops.CNN_EVALUATION, operands, tiles, first_batch)
+            self._submit(self._operations.evaluation, operands, tiles, first_batch)
         return graph
 
     def clear_losses(self) -> None:
@@ -169,7 +195,13 @@ class StepRecorder(Recorder):
     ) -> None:
         start, size = first_batch * self._batch_size, self._batch_size
         firsts = [Step(start + sum(tiles[:tile]), size) for tile in range(len(tiles))]
-        own = {"first": firsts, "index": Step(0, 1), "count": list(tiles), **self._size, **scalars}
+        own = {
+            "first": firsts,
+            "index": Step(0, 1),
+            "count": list(tiles),
+            **self._operations.sizes,
+            **scalars,
+        }
         self._context.submit(operation, *operands, **own)
 
     def _submit_update(self, gradients: Tensor) -> None:

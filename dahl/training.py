@@ -19,7 +19,7 @@ from dahl.datasets import Dataset
 from dahl.layers import Sequential
 from dahl.network import Parameter
 from dahl.recording import LayerRecorder, Recorder, Source, Update
-from dahl.recording_fused import StepRecorder, is_one_step
+from dahl.recording_fused import StepRecorder, fused_operations
 
 
 class LossIsNotANumberError(ArithmeticError):
@@ -250,7 +250,7 @@ class Trainer:
 
 def can_fuse(model: Sequential, image_shape: tuple[int, ...]) -> bool:
     """Whether layers of a model can be one task, for images (C, H, W)."""
-    return is_one_step(model, image_shape)
+    return fused_operations(model, image_shape) is not None
 
 
 def _recorder(context: Context, model: Sequential, dataset: Dataset, hyper: Hyperparameters) -> Recorder:
@@ -263,9 +263,12 @@ def _recorder(context: Context, model: Sequential, dataset: Dataset, hyper: Hype
         "seed": hyper.seed,
     }
     shape = dataset.image_shape
-    if hyper.fuse and not can_fuse(model, shape):
-        raise ValueError(f"fuse: {model.name} has no layers that can be one task; train it with fuse=false")
     if hyper.fuse:
-        return StepRecorder(context, model, shape, **layout)
+        operations = fused_operations(model, shape)
+        if operations is None:
+            raise ValueError(
+                f"fuse: {model.name} has no layers that can be one task; train it with fuse=false"
+            )
+        return StepRecorder(context, model, shape, operations, **layout)
     images = len(dataset.train.labels), len(dataset.test.labels)
     return LayerRecorder(context, model, shape, **layout, images=images)

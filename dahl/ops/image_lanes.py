@@ -86,7 +86,7 @@ def _kernel_row(sums: Any, top: Any, bottom: Any, w: FloatArray, at: int) -> Any
 
 
 @inline_kernel
-def _pool(sums: Any, bias: Any, h: FloatArray, places: IntArray, at: int) -> None:
+def pool_window(sums: Any, bias: Any, h: FloatArray, places: IntArray, at: int) -> None:
     """Keep the largest of four, with bias and ReLU, and where it was: 16 bits for the column, 16 for the row."""
     right, under = greater(sums[1], sums[0]), greater(sums[3], sums[2])
     top, bottom = choose(right, sums[1], sums[0]), choose(under, sums[3], sums[2])
@@ -138,8 +138,8 @@ def convolve_pool(
                     s, t = _kernel_row(s, r0, r1, w, k), _kernel_row(t, r0, r1, w, m)
                     s, t = _kernel_row(s, r1, r2, w, k + 3), _kernel_row(t, r1, r2, w, m + 3)
                     s, t = _kernel_row(s, r2, r3, w, k + 6), _kernel_row(t, r2, r3, w, m + 6)
-                _pool(s, bias_f, h, places, (f * rows + i) * columns + j)
-                _pool(t, bias_g, h, places, (g * rows + i) * columns + j)
+                pool_window(s, bias_f, h, places, (f * rows + i) * columns + j)
+                pool_window(t, bias_g, h, places, (g * rows + i) * columns + j)
 
 
 @inline_kernel
@@ -268,7 +268,7 @@ def linear_weight_gradient(
 
 
 @inline_kernel
-def _pooled_gradient(
+def input_gradient_lanes(
     h: FloatArray, w: FloatArray, inputs: int, first: int, dlogits: FloatArray, classes: int, g: FloatArray
 ) -> None:
     """g = w^T dlogits for as many inputs from `first` on as g has vectors, 0 where the ReLU was."""
@@ -314,7 +314,7 @@ def _chosen_row(x: FloatArray, at: int, right: int) -> Any:
 
 
 @inline_kernel
-def _add_chosen(sums: Any, g: Any, under: int, top: Any, bottom: Any) -> Any:
+def add_chosen(sums: Any, g: Any, under: int, top: Any, bottom: Any) -> Any:
     return (
         multiply_add(sums[0], choose(under, bottom[0], top[0]), g),
         multiply_add(sums[1], choose(under, bottom[1], top[1]), g),
@@ -323,12 +323,12 @@ def _add_chosen(sums: Any, g: Any, under: int, top: Any, bottom: Any) -> Any:
 
 
 @inline_kernel
-def _load_three(sums: FloatArray, at: int) -> Any:
+def load_three(sums: FloatArray, at: int) -> Any:
     return load(sums, at), load(sums, at + LANES), load(sums, at + 2 * LANES)
 
 
 @inline_kernel
-def _store_three(three: Any, sums: FloatArray, at: int) -> None:
+def store_three(three: Any, sums: FloatArray, at: int) -> None:
     store(three[0], sums, at)
     store(three[1], sums, at + LANES)
     store(three[2], sums, at + 2 * LANES)
@@ -362,7 +362,7 @@ def convolve_pool_gradient(
     for i in range(rows):
         for f in range(filters):
             first = (f * rows + i) * columns
-            _pooled_gradient(h, w, inputs, first, dlogits, classes, g)
+            input_gradient_lanes(h, w, inputs, first, dlogits, classes, g)
             at_bias = (dw.size + f) * LANES
             bias = load(sums, at_bias)
             for j in range(columns):
@@ -371,9 +371,9 @@ def convolve_pool_gradient(
             for c in range(channels):
                 start, k = c * plane + 2 * i * row, (f * channels + c) * 9 * LANES
                 s0, s1, s2 = (
-                    _load_three(sums, k),
-                    _load_three(sums, k + 3 * LANES),
-                    _load_three(sums, k + 6 * LANES),
+                    load_three(sums, k),
+                    load_three(sums, k + 3 * LANES),
+                    load_three(sums, k + 6 * LANES),
                 )
                 for j in range(columns):
                     at, gradient, place = (
@@ -384,12 +384,12 @@ def convolve_pool_gradient(
                     under = place >> 16
                     r0, r1 = _chosen_row(x, at, place), _chosen_row(x, at + row, place)
                     r2, r3 = _chosen_row(x, at + 2 * row, place), _chosen_row(x, at + 3 * row, place)
-                    s0 = _add_chosen(s0, gradient, under, r0, r1)
-                    s1 = _add_chosen(s1, gradient, under, r1, r2)
-                    s2 = _add_chosen(s2, gradient, under, r2, r3)
-                _store_three(s0, sums, k)
-                _store_three(s1, sums, k + 3 * LANES)
-                _store_three(s2, sums, k + 6 * LANES)
+                    s0 = add_chosen(s0, gradient, under, r0, r1)
+                    s1 = add_chosen(s1, gradient, under, r1, r2)
+                    s2 = add_chosen(s2, gradient, under, r2, r3)
+                store_three(s0, sums, k)
+                store_three(s1, sums, k + 3 * LANES)
+                store_three(s2, sums, k + 6 * LANES)
     for k in range(dw.size):
         dw[k] = sum_lanes(load(sums, k * LANES))
     for f in range(filters):

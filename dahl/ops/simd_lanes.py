@@ -30,9 +30,10 @@ _VECTOR_IR = ir.VectorType(FLOAT, LANES)
 _INTS = ir.VectorType(INT, LANES)
 
 
-def _compare(condition: str) -> Any:
+def _compare(condition: str, *, ordered: bool) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.fcmp_ordered(condition, args[0], args[1])
+        compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+        bits = compare(condition, args[0], args[1])
         return builder.zext(builder.bitcast(bits, _BITS), ir.IntType(64))
 
     def typing(typing_context, a, b):  # type: ignore[no-untyped-def]
@@ -47,6 +48,24 @@ def _choose(typing_context, bits, a, b):  # type: ignore[no-untyped-def]
         return builder.select(flags, args[1], args[2])
 
     return VECTOR(types.int64, VECTOR, VECTOR), code
+
+
+def _compress(typing_context, vector, bits):  # type: ignore[no-untyped-def]
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        flags = builder.bitcast(builder.trunc(args[1], _BITS), _FLAG_VECTOR)
+        kind = ir.FunctionType(_VECTOR_IR, [_VECTOR_IR, _FLAG_VECTOR, _VECTOR_IR])
+        name = f"llvm.experimental.vector.compress.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [args[0], flags, ir.Constant(_VECTOR_IR, ir.Undefined)])
+
+    return VECTOR(VECTOR, types.int64), code
+
+
+def _count_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), code
 
 
 def _larger(typing_context, a, b):  # type: ignore[no-untyped-def]
@@ -193,10 +212,16 @@ def _exponential(typing_context, vector):  # type: ignore[no-untyped-def]
     return VECTOR(VECTOR), code
 
 
-greater: Any = _compare(">")
+greater: Any = _compare(">", ordered=True)
 """greater(a, b): the choice of the lanes in which a > b."""
+differs: Any = _compare("!=", ordered=False)
+"""differs(a, b): the choice of the lanes that are not equal; a NaN is equal to nothing."""
 choose: Any = intrinsic(_choose)
 """choose(bits, a, b): a where the bit is set, else b."""
+compress: Any = intrinsic(_compress)
+"""compress(vector, bits): the lanes whose bit is set, moved to the front; what follows them is undefined."""
+count_bits: Any = intrinsic(_count_bits)
+"""count_bits(bits): how many are set."""
 larger: Any = intrinsic(_larger)
 """larger(a, b): a where b is not above it, else b; a NaN in a stays."""
 rectify: Any = intrinsic(_rectify)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dahl.layers import Conv2d, Flatten, Linear, Sequential
-from dahl.models import basic_cnn
+from dahl.models import basic_cnn, lenet
 from dahl.training import Hyperparameters, LossIsNotANumberError
 from tests.dahl.test_training import (
     NumpyTraining,
@@ -18,7 +18,7 @@ from tests.dahl.test_training import (
 )
 from tests.dahl.trainers import ODD, WORKERS, synthetic, training
 
-MODELS = {"basic_cnn": basic_cnn()}
+MODELS = {"basic_cnn": basic_cnn(), "lenet": lenet(filters=(16, 32), units=16)}
 each_model = pytest.mark.parametrize("name", MODELS)
 HYPER: dict[str, Any] = {"learning_rate": 0.03, "momentum": 0.8, "weight_decay": 0.01, "seed": 3}
 MANY = {**ODD, "train_size": 200}
