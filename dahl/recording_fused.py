@@ -195,7 +195,7 @@ class StepRecorder(Recorder):
     ) -> None:
         start, size = first_batch * self._batch_size, self._batch_size
         firsts = [Step(start + sum(tiles[:tile]), size) for tile in range(len(tiles))]
-        own = {
+        own: dict[str, Any] = {
             "first": firsts,
             "index": Step(0, 1),
             "count": list(tiles),

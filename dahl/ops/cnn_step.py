@@ -5,7 +5,7 @@ The network: convolution 3x3, ReLU, max-pooling by 2, linear layer. A vector is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from dahl.ops.image_lanes import (
     transpose_lanes,
 )
 from dahl.ops.micro_tiles import MICRO_TILE, add_branches, branch
-from dahl.ops.network_step import NUMBERS_FLOATS, FusedNetwork, count_right, find_images, pooled, sum_of, take
+from dahl.ops.network_step import NUMBERS_FLOATS, FusedNetwork, count_right, cut, find_images, pooled
 from dahl.ops.operation import (
     ByteArray,
     DoubleArray,
@@ -33,9 +33,24 @@ from dahl.ops.operation import (
 )
 from dahl.starpu.kernel import inline_kernel
 
-# Parts of scratch, by their position in `_sizes`: pixels; activations; the same, transposed; where the largest of each
-# window stood; logits; gradients of a row; sums for each weight and bias; a vector; numbers of images.
-_X, _H, _TRANSPOSED, _PLACES, _LOGITS, _ROW, _SUMS, _LANE, _NUMBERS = range(9)
+
+class _Scratch(NamedTuple):
+    """The parts of scratch, in the order of `_sizes`."""
+
+    x: Any
+    h: Any
+    transposed: Any
+    """h, with the images as rows."""
+    places: Any
+    """Where the largest of each window stood."""
+    logits: Any
+    row: Any
+    """Gradients of a row of h."""
+    sums: Any
+    """A vector for each weight and bias of the convolution."""
+    lane: Any
+    numbers: Any
+    rest: Any
 
 
 def _sizes(image: Any, filters: int, classes: int) -> Any:
@@ -59,6 +74,22 @@ _sizes_compiled = inline_kernel(_sizes)
 
 
 @inline_kernel
+def _views(scratch: FloatArray, image: Any, filters: int, classes: int) -> Any:
+    sizes = _sizes_compiled(image, filters, classes)
+    x, at = cut(scratch, 0, sizes[0])
+    h, at = cut(scratch, at, sizes[1])
+    transposed, at = cut(scratch, at, sizes[2])
+    places, at = cut(scratch, at, sizes[3])
+    logits, at = cut(scratch, at, sizes[4])
+    row, at = cut(scratch, at, sizes[5])
+    sums, at = cut(scratch, at, sizes[6])
+    lane, at = cut(scratch, at, sizes[7])
+    numbers, at = cut(scratch, at, sizes[8])
+    places, numbers = places.view(np.int32), numbers.view(np.int64)
+    return _Scratch(x, h, transposed, places, logits, row, sums, lane, numbers, scratch[at:])
+
+
+@inline_kernel
 def _parts(image: Any, filters: int, classes: int) -> Any:
     """Where each parameter ends in the vector, and the linear layer's inputs."""
     convolution = filters * 9 * image[0]
@@ -79,38 +110,43 @@ def _forward(
     count: int,
     filters: int,
     classes: int,
-    scratch: FloatArray,
+    parts: Any,
 ) -> None:
     """From a micro-tile's images to its logits, all in scratch."""
     image = (images.shape[1], images.shape[2], images.shape[3])
-    sizes = _sizes_compiled(image, filters, classes)
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
+    numbers = parts.numbers
     find_images(labels, order, std, first, count, image[0] * image[1] * image[2], classes, numbers)
-    x, h = take(scratch, sizes, _X), take(scratch, sizes, _H)
-    places = take(scratch, sizes, _PLACES).view(np.int32)
-    gather_lanes(images, numbers[MICRO_TILE : 2 * MICRO_TILE], mean, std, x)
+    gather_lanes(images, numbers[MICRO_TILE : 2 * MICRO_TILE], mean, std, parts.x)
     convolution, linear, bias, inputs = _parts(image, filters, classes)
     following = images.reshape(images.size), numbers[2 * MICRO_TILE : 3 * MICRO_TILE]
-    convolve_pool(x, image, w[:convolution], w[convolution:linear], h, places, following)
-    linear_lanes(h, inputs, w[linear:bias], w[bias:], take(scratch, sizes, _LOGITS))
+    own, own_bias = w[:convolution], w[convolution:linear]
+    convolve_pool(parts.x, image, own, own_bias, parts.h, parts.places, following)
+    linear_lanes(parts.h, inputs, w[linear:bias], w[bias:], parts.logits)
 
 
 @inline_kernel
 def _backward(
-    image: Any, w: FloatArray, count: int, filters: int, classes: int, scratch: FloatArray, dw: FloatArray
+    image: Any, w: FloatArray, count: int, filters: int, classes: int, parts: Any, dw: FloatArray
 ) -> None:
     """From the gradient of a micro-tile's logits to that of all parameters."""
-    sizes = _sizes_compiled(image, filters, classes)
-    x, h, transposed = take(scratch, sizes, _X), take(scratch, sizes, _H), take(scratch, sizes, _TRANSPOSED)
-    places = take(scratch, sizes, _PLACES).view(np.int32)
-    dlogits = take(scratch, sizes, _LOGITS)
+    dlogits = parts.logits
     dlogits[classes * MICRO_TILE :] = 0.0
     convolution, linear, bias, inputs = _parts(image, filters, classes)
-    transpose_lanes(h, inputs, transposed)
-    linear_weight_gradient(transposed, inputs, dlogits, count, dw[linear:bias], dw[bias:])
-    row, sums = take(scratch, sizes, _ROW), take(scratch, sizes, _SUMS)
-    own, own_bias = dw[:convolution], dw[convolution:linear]
-    convolve_pool_gradient(x, image, h, places, w[linear:bias], dlogits, classes, row, sums, own, own_bias)
+    transpose_lanes(parts.h, inputs, parts.transposed)
+    linear_weight_gradient(parts.transposed, inputs, dlogits, count, dw[linear:bias], dw[bias:])
+    convolve_pool_gradient(
+        parts.x,
+        image,
+        parts.h,
+        parts.places,
+        w[linear:bias],
+        dlogits,
+        classes,
+        parts.row,
+        parts.sums,
+        dw[:convolution],
+        dw[convolution:linear],
+    )
 
 
 def _cnn_step(
@@ -133,17 +169,15 @@ def _cnn_step(
     if first < 0 or first + count > order.size:
         raise IndexError("cnn_step: first and the tile's length reach outside order")
     image = (images.shape[1], images.shape[2], images.shape[3])
-    sizes = _sizes_compiled(image, filters, classes)
-    logits, lane = take(scratch, sizes, _LOGITS), take(scratch, sizes, _LANE)
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
-    branches = scratch[sum_of(sizes) :]
-    parts, depth = (count + MICRO_TILE - 1) // MICRO_TILE, 0
-    for part in range(parts):
-        start, own = first + part * MICRO_TILE, min(MICRO_TILE, count - part * MICRO_TILE)
-        _forward(images, labels, order, mean, std, w, start, own, filters, classes, scratch)
-        losses[index, part] = cross_entropy_lanes(logits, classes, labels, numbers, own, scale, lane)
-        _backward(image, w, own, filters, classes, scratch, branch(dw, branches, depth))
-        depth = add_branches(dw, branches, depth + 1, part, parts)
+    parts, micros, depth = _views(scratch, image, filters, classes), (count + MICRO_TILE - 1) // MICRO_TILE, 0
+    for micro in range(micros):
+        start, own = first + micro * MICRO_TILE, min(MICRO_TILE, count - micro * MICRO_TILE)
+        _forward(images, labels, order, mean, std, w, start, own, filters, classes, parts)
+        losses[index, micro] = cross_entropy_lanes(
+            parts.logits, classes, labels, parts.numbers, own, scale, parts.lane
+        )
+        _backward(image, w, own, filters, classes, parts, branch(dw, parts.rest, depth))
+        depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
 
 
 def _cnn_evaluation(
@@ -164,14 +198,15 @@ def _cnn_evaluation(
 ) -> None:
     if first < 0 or first + count > order.size:
         raise IndexError("cnn_evaluation: first and the tile's length reach outside order")
-    sizes = _sizes_compiled((images.shape[1], images.shape[2], images.shape[3]), filters, classes)
-    logits, lane = take(scratch, sizes, _LOGITS), take(scratch, sizes, _LANE)
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
-    for part in range((count + MICRO_TILE - 1) // MICRO_TILE):
-        start, own = first + part * MICRO_TILE, min(MICRO_TILE, count - part * MICRO_TILE)
-        _forward(images, labels, order, mean, std, w, start, own, filters, classes, scratch)
-        correct[index, part] = count_right(logits, classes, labels, numbers, own)
-        losses[index, part] = cross_entropy_lanes(logits, classes, labels, numbers, own, 1.0, lane)
+    image = (images.shape[1], images.shape[2], images.shape[3])
+    parts = _views(scratch, image, filters, classes)
+    for micro in range((count + MICRO_TILE - 1) // MICRO_TILE):
+        start, own = first + micro * MICRO_TILE, min(MICRO_TILE, count - micro * MICRO_TILE)
+        _forward(images, labels, order, mean, std, w, start, own, filters, classes, parts)
+        correct[index, micro] = count_right(parts.logits, classes, labels, parts.numbers, own)
+        losses[index, micro] = cross_entropy_lanes(
+            parts.logits, classes, labels, parts.numbers, own, 1.0, parts.lane
+        )
 
 
 def _fits(image: Shape, scalars: Scalars) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from dahl.ops.channel_lanes import (
     convolve_pool_channels,
     pack_filters,
@@ -22,15 +20,15 @@ from dahl.ops.channel_lanes import (
 from dahl.ops.chosen_products import chosen_input_gradient, chosen_weight_gradient
 from dahl.ops.gather import normalise
 from dahl.ops.image_lanes import (
-    CLASS_BLOCK,
     cross_entropy_lanes,
     input_gradient_lanes,
     linear_lanes,
     linear_weight_gradient,
     transpose_lanes,
 )
+from dahl.ops.lenet_scratch import scratch_sizes, scratch_views
 from dahl.ops.micro_tiles import MICRO_TILE, add_branches, branch
-from dahl.ops.network_step import NUMBERS_FLOATS, FusedNetwork, count_right, find_images, pooled, sum_of, take
+from dahl.ops.network_step import FusedNetwork, count_right, find_images, pooled
 from dahl.ops.operation import (
     ByteArray,
     DoubleArray,
@@ -44,50 +42,6 @@ from dahl.ops.operation import (
 from dahl.ops.simd import LANES
 from dahl.ops.simd_lanes import transpose
 from dahl.starpu.kernel import inline_kernel
-
-# Parts of scratch, by their position in `_sizes`. Pixels; results of the first pooling and where the largest stood; of
-# the second, by image and then with images as lanes, and transposed from that; the same of the units.
-_X, _H1, _PLACES1, _H2, _PLACES2, _LANES2, _ROWS2, _UNITS, _UNIT_ROWS, _LOGITS = range(10)
-# Gradients: of the units, the second pooling, one image's first pooling; weights and gradients in other orders.
-_DUNITS, _DLANES2, _DH1, _TAPS1, _TAPS2, _FILTERS2, _DFILTERS2, _SUMS1 = range(10, 18)
-# Lists of chosen_products, a vector, numbers of images.
-_OFFSETS, _FACTORS, _ENDS, _LANE, _NUMBERS = range(18, 23)
-
-
-def _sizes(image: Any, first_filters: int, second_filters: int, units: int, classes: int) -> Any:
-    channels, height, width = image
-    rows, columns = (height - 2) // 2, (width - 2) // 2
-    one, two = rows * columns, ((rows - 2) // 2) * ((columns - 2) // 2)
-    inputs, items = two * second_filters, (two + 1) * second_filters + MICRO_TILE
-    unit_blocks = (units + CLASS_BLOCK - 1) // CLASS_BLOCK * CLASS_BLOCK
-    return (
-        channels * height * width * MICRO_TILE,
-        one * first_filters * MICRO_TILE,
-        one * first_filters,
-        inputs * MICRO_TILE,
-        inputs,
-        inputs * MICRO_TILE,
-        inputs * MICRO_TILE,
-        units * MICRO_TILE,
-        units * MICRO_TILE,
-        (classes + CLASS_BLOCK - 1) // CLASS_BLOCK * CLASS_BLOCK * MICRO_TILE,
-        unit_blocks * MICRO_TILE,
-        inputs * MICRO_TILE,
-        one * first_filters,
-        9 * channels * first_filters,
-        9 * first_filters * second_filters,
-        9 * first_filters * second_filters,
-        9 * first_filters * second_filters,
-        (9 * channels + 1) * first_filters,
-        items,
-        items,
-        (4 * two + MICRO_TILE - 1) // MICRO_TILE * MICRO_TILE,
-        MICRO_TILE,
-        NUMBERS_FLOATS,
-    )
-
-
-_sizes_compiled = inline_kernel(_sizes)
 
 
 @inline_kernel
@@ -112,12 +66,12 @@ def _shapes(image: Any, first_filters: int) -> Any:
 
 
 @inline_kernel
-def _pack(image: Any, size: Any, w: FloatArray, scratch: FloatArray) -> None:
+def _pack(image: Any, size: Any, w: FloatArray, parts: Any) -> None:
     """The convolutions' weights in the orders that the loops read."""
-    sizes, ends = _sizes_compiled(image, size[0], size[1], size[2], size[3]), _parts(image, size)
-    pack_taps(w[: ends[0]], size[0], image[0], take(scratch, sizes, _TAPS1))
-    pack_taps(w[ends[1] : ends[2]], size[1], size[0], take(scratch, sizes, _TAPS2))
-    pack_filters(w[ends[1] : ends[2]], size[1], size[0], take(scratch, sizes, _FILTERS2))
+    ends = _parts(image, size)
+    pack_taps(w[: ends[0]], size[0], image[0], parts.taps1)
+    pack_taps(w[ends[1] : ends[2]], size[1], size[0], parts.taps2)
+    pack_filters(w[ends[1] : ends[2]], size[1], size[0], parts.filters2)
 
 
 @inline_kernel
@@ -164,99 +118,72 @@ def _forward(
     first: int,
     count: int,
     size: Any,
-    scratch: FloatArray,
+    parts: Any,
 ) -> None:
     """From a micro-tile's images to its logits, all in scratch."""
     image = (images.shape[1], images.shape[2], images.shape[3])
-    pixels = image[0] * image[1] * image[2]
-    sizes, ends = _sizes_compiled(image, size[0], size[1], size[2], size[3]), _parts(image, size)
+    pixels, ends = image[0] * image[1] * image[2], _parts(image, size)
     middle, rows, columns = _shapes(image, size[0])
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
-    find_images(labels, order, std, first, count, pixels, size[3], numbers)
-    x, h1, h2 = take(scratch, sizes, _X), take(scratch, sizes, _H1), take(scratch, sizes, _H2)
-    _gather(images, numbers, mean, std, count, x)
+    find_images(labels, order, std, first, count, pixels, size[3], parts.numbers)
+    _gather(images, parts.numbers, mean, std, count, parts.x)
     steps = (pixels, image[2], 1, image[1] * image[2])
-    places1, places2 = (
-        take(scratch, sizes, _PLACES1).view(np.int32),
-        take(scratch, sizes, _PLACES2).view(np.int32),
-    )
-    taps, bias = take(scratch, sizes, _TAPS1), w[ends[0] : ends[1]]
-    convolve_pool_channels(x, count, image, steps, taps, bias, h1, places1)
+    bias = w[ends[0] : ends[1]]
+    convolve_pool_channels(parts.x, count, image, steps, parts.taps1, bias, parts.h1, parts.places1)
     line = middle[2] * size[0]
-    taps, bias = take(scratch, sizes, _TAPS2), w[ends[2] : ends[3]]
-    convolve_pool_channels(h1, count, middle, (middle[1] * line, line, size[0], 1), taps, bias, h2, places2)
-    lanes, units = take(scratch, sizes, _LANES2), take(scratch, sizes, _UNITS)
-    h2[count * rows * columns * size[1] :] = 0.0
-    _to_lanes(h2, rows * columns, size[1], lanes)
-    linear_lanes(lanes, rows * columns * size[1], w[ends[3] : ends[4]], w[ends[4] : ends[5]], units)
+    steps, bias = (middle[1] * line, line, size[0], 1), w[ends[2] : ends[3]]
+    convolve_pool_channels(parts.h1, count, middle, steps, parts.taps2, bias, parts.h2, parts.places2)
+    parts.h2[count * rows * columns * size[1] :] = 0.0
+    _to_lanes(parts.h2, rows * columns, size[1], parts.lanes2)
+    inputs, units = rows * columns * size[1], parts.units
+    linear_lanes(parts.lanes2, inputs, w[ends[3] : ends[4]], w[ends[4] : ends[5]], units)
     for k in range(units.size):
         units[k] = 0.0 if units[k] <= 0.0 else units[k]
-    linear_lanes(units, size[2], w[ends[5] : ends[6]], w[ends[6] :], take(scratch, sizes, _LOGITS))
+    linear_lanes(units, size[2], w[ends[5] : ends[6]], w[ends[6] :], parts.logits)
 
 
 @inline_kernel
-def _backward_linear(
-    image: Any, w: FloatArray, count: int, size: Any, scratch: FloatArray, dw: FloatArray
-) -> None:
+def _backward_linear(image: Any, w: FloatArray, count: int, size: Any, parts: Any, dw: FloatArray) -> None:
     """From the gradient of the logits to those of the linear layers and of the second pooling, in its place."""
-    sizes, ends = _sizes_compiled(image, size[0], size[1], size[2], size[3]), _parts(image, size)
+    ends = _parts(image, size)
     _, rows, columns = _shapes(image, size[0])
-    inputs, classes = rows * columns * size[1], size[3]
-    dlogits, units = take(scratch, sizes, _LOGITS), take(scratch, sizes, _UNITS)
-    unit_rows, dunits = take(scratch, sizes, _UNIT_ROWS), take(scratch, sizes, _DUNITS)
+    inputs, classes, dlogits, dunits = rows * columns * size[1], size[3], parts.logits, parts.dunits
     dlogits[classes * MICRO_TILE :] = 0.0
-    transpose_lanes(units, size[2], unit_rows)
-    linear_weight_gradient(unit_rows, size[2], dlogits, count, dw[ends[5] : ends[6]], dw[ends[6] :])
+    transpose_lanes(parts.units, size[2], parts.unit_rows)
+    linear_weight_gradient(parts.unit_rows, size[2], dlogits, count, dw[ends[5] : ends[6]], dw[ends[6] :])
     dunits[:] = 0.0
-    used = dunits[: units.size]
-    input_gradient_lanes(units, w[ends[5] : ends[6]], size[2], 0, dlogits, classes, used)
-    lanes, lane_rows = take(scratch, sizes, _LANES2), take(scratch, sizes, _ROWS2)
-    transpose_lanes(lanes, inputs, lane_rows)
-    linear_weight_gradient(lane_rows, inputs, dunits, count, dw[ends[3] : ends[4]], dw[ends[4] : ends[5]])
-    dlanes = take(scratch, sizes, _DLANES2)
-    input_gradient_lanes(lanes, w[ends[3] : ends[4]], inputs, 0, dunits, size[2], dlanes)
-    _from_lanes(dlanes, rows * columns, size[1], take(scratch, sizes, _H2))
+    used = dunits[: parts.units.size]
+    input_gradient_lanes(parts.units, w[ends[5] : ends[6]], size[2], 0, dlogits, classes, used)
+    transpose_lanes(parts.lanes2, inputs, parts.rows2)
+    dw3, db3 = dw[ends[3] : ends[4]], dw[ends[4] : ends[5]]
+    linear_weight_gradient(parts.rows2, inputs, dunits, count, dw3, db3)
+    input_gradient_lanes(parts.lanes2, w[ends[3] : ends[4]], inputs, 0, dunits, size[2], parts.dlanes2)
+    _from_lanes(parts.dlanes2, rows * columns, size[1], parts.h2)
 
 
 @inline_kernel
-def _backward_convolutions(image: Any, count: int, size: Any, scratch: FloatArray, dw: FloatArray) -> None:
+def _backward_convolutions(image: Any, count: int, size: Any, parts: Any, dw: FloatArray) -> None:
     """From the gradient of the second pooling to those of both convolutions."""
-    sizes, ends = _sizes_compiled(image, size[0], size[1], size[2], size[3]), _parts(image, size)
+    ends = _parts(image, size)
     middle, rows, columns = _shapes(image, size[0])
-    inputs, one, pixels = (
-        rows * columns * size[1],
-        middle[0] * middle[1] * middle[2],
-        image[0] * image[1] * image[2],
-    )
-    x, h1, dh2, dh1 = (
-        take(scratch, sizes, _X),
-        take(scratch, sizes, _H1),
-        take(scratch, sizes, _H2),
-        take(scratch, sizes, _DH1),
-    )
-    places1, places2 = (
-        take(scratch, sizes, _PLACES1).view(np.int32),
-        take(scratch, sizes, _PLACES2).view(np.int32),
-    )
-    offsets, factors = take(scratch, sizes, _OFFSETS).view(np.int32), take(scratch, sizes, _FACTORS)
-    list_ends = take(scratch, sizes, _ENDS).view(np.int32)
-    filters, dfilters = take(scratch, sizes, _FILTERS2), take(scratch, sizes, _DFILTERS2)
-    sums, db2 = take(scratch, sizes, _SUMS1), dw[ends[2] : ends[3]]
-    dfilters[:] = 0.0
+    inputs, one = rows * columns * size[1], middle[0] * middle[1] * middle[2]
+    pixels, db2 = image[0] * image[1] * image[2], dw[ends[2] : ends[3]]
+    offsets, factors = parts.offsets, parts.factors
+    parts.dfilters2[:] = 0.0
     db2[:] = 0.0
-    sums[:] = 0.0
+    parts.sums1[:] = 0.0
     for n in range(count):
-        own, own_places = (
-            dh2[n * inputs : (n + 1) * inputs],
-            places2[n * inputs // LANES : (n + 1) * inputs // LANES],
+        dh2 = parts.h2[n * inputs : (n + 1) * inputs]
+        places = parts.places2[n * inputs // LANES : (n + 1) * inputs // LANES]
+        h1 = parts.h1[n * one : (n + 1) * one]
+        chosen_weight_gradient(h1, middle, dh2, places, size[1], offsets, factors, parts.dfilters2, db2)
+        chosen_input_gradient(
+            dh2, places, parts.filters2, size[1], middle, offsets, factors, parts.ends, parts.dh1
         )
-        h = h1[n * one : (n + 1) * one]
-        chosen_weight_gradient(h, middle, own, own_places, size[1], offsets, factors, dfilters, db2)
-        chosen_input_gradient(own, own_places, filters, size[1], middle, offsets, factors, list_ends, dh1)
-        first_places = places1[n * one // LANES : (n + 1) * one // LANES]
-        pixel_weight_gradient(x[n * pixels : (n + 1) * pixels], image, dh1, h, first_places, sums)
-    unpack_filters(dfilters, size[1], size[0], dw[ends[1] : ends[2]])
-    unpack_sums(sums, size[0], image[0], dw[: ends[0]], dw[ends[0] : ends[1]])
+        places = parts.places1[n * one // LANES : (n + 1) * one // LANES]
+        x = parts.x[n * pixels : (n + 1) * pixels]
+        pixel_weight_gradient(x, image, parts.dh1, h1, places, parts.sums1)
+    unpack_filters(parts.dfilters2, size[1], size[0], dw[ends[1] : ends[2]])
+    unpack_sums(parts.sums1, size[0], image[0], dw[: ends[0]], dw[ends[0] : ends[1]])
 
 
 def _lenet_step(
@@ -284,20 +211,18 @@ def _lenet_step(
         (images.shape[1], images.shape[2], images.shape[3]),
         (first_filters, second_filters, units, classes),
     )
-    sizes = _sizes_compiled(image, first_filters, second_filters, units, classes)
-    logits, lane = take(scratch, sizes, _LOGITS), take(scratch, sizes, _LANE)
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
-    branches = scratch[sum_of(sizes) :]
-    parts, depth = (count + MICRO_TILE - 1) // MICRO_TILE, 0
-    _pack(image, size, w, scratch)
-    for part in range(parts):
-        start, own = first + part * MICRO_TILE, min(MICRO_TILE, count - part * MICRO_TILE)
-        _forward(images, labels, order, mean, std, w, start, own, size, scratch)
-        losses[index, part] = cross_entropy_lanes(logits, classes, labels, numbers, own, scale, lane)
-        gradient = branch(dw, branches, depth)
-        _backward_linear(image, w, own, size, scratch, gradient)
-        _backward_convolutions(image, own, size, scratch, gradient)
-        depth = add_branches(dw, branches, depth + 1, part, parts)
+    parts, micros, depth = scratch_views(scratch, image, size), (count + MICRO_TILE - 1) // MICRO_TILE, 0
+    _pack(image, size, w, parts)
+    for micro in range(micros):
+        start, own = first + micro * MICRO_TILE, min(MICRO_TILE, count - micro * MICRO_TILE)
+        _forward(images, labels, order, mean, std, w, start, own, size, parts)
+        losses[index, micro] = cross_entropy_lanes(
+            parts.logits, classes, labels, parts.numbers, own, scale, parts.lane
+        )
+        gradient = branch(dw, parts.rest, depth)
+        _backward_linear(image, w, own, size, parts, gradient)
+        _backward_convolutions(image, own, size, parts, gradient)
+        depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
 
 
 def _lenet_evaluation(
@@ -324,15 +249,15 @@ def _lenet_evaluation(
         (images.shape[1], images.shape[2], images.shape[3]),
         (first_filters, second_filters, units, classes),
     )
-    sizes = _sizes_compiled(image, first_filters, second_filters, units, classes)
-    logits, lane = take(scratch, sizes, _LOGITS), take(scratch, sizes, _LANE)
-    numbers = take(scratch, sizes, _NUMBERS).view(np.int64)
-    _pack(image, size, w, scratch)
-    for part in range((count + MICRO_TILE - 1) // MICRO_TILE):
-        start, own = first + part * MICRO_TILE, min(MICRO_TILE, count - part * MICRO_TILE)
-        _forward(images, labels, order, mean, std, w, start, own, size, scratch)
-        correct[index, part] = count_right(logits, classes, labels, numbers, own)
-        losses[index, part] = cross_entropy_lanes(logits, classes, labels, numbers, own, 1.0, lane)
+    parts = scratch_views(scratch, image, size)
+    _pack(image, size, w, parts)
+    for micro in range((count + MICRO_TILE - 1) // MICRO_TILE):
+        start, own = first + micro * MICRO_TILE, min(MICRO_TILE, count - micro * MICRO_TILE)
+        _forward(images, labels, order, mean, std, w, start, own, size, parts)
+        correct[index, micro] = count_right(parts.logits, classes, labels, parts.numbers, own)
+        losses[index, micro] = cross_entropy_lanes(
+            parts.logits, classes, labels, parts.numbers, own, 1.0, parts.lane
+        )
 
 
 def _size(scalars: Scalars) -> tuple[int, int, int, int]:
@@ -368,7 +293,7 @@ def _multiply_adds(image: Shape, scalars: Scalars) -> tuple[float, float]:
 
 
 def _scratch(image: Shape, scalars: Scalars) -> int:
-    return int(sum(_sizes(image, *_size(scalars))))
+    return int(sum(scratch_sizes(image, *_size(scalars))))
 
 
 _NETWORK = FusedNetwork(

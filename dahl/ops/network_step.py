@@ -49,21 +49,9 @@ def pooled(height: int, width: int) -> tuple[int, int]:
 
 
 @inline_kernel
-def take(scratch: FloatArray, sizes: Any, position: int) -> FloatArray:
-    """The part of scratch at a position, by the sizes of all parts."""
-    start = 0
-    for before in range(position):
-        start += sizes[before]
-    return scratch[start : start + sizes[position]]
-
-
-@inline_kernel
-def sum_of(sizes: Any) -> int:
-    """Sum of a tuple of integers."""
-    total = 0
-    for size in sizes:
-        total += size
-    return total
+def cut(scratch: FloatArray, at: int, size: int) -> Any:
+    """The next part of scratch, and where it ends."""
+    return scratch[at : at + size], at + size
 
 
 @inline_kernel
