@@ -52,6 +52,8 @@ def execute(operation, arrays, **scalars):
     tail = [(int if kind == "int64" else float)(values[name]) for name, kind in operation.kernel.scalars]
     if operation.kernel.scratch:
         tail.append(poison(operation.scratch_floats(shapes, values)))
+    if operation.kernel.load:
+        operation.kernel.load()
     function = compiled(operation.kernel.function)
     if operands[-1].repeated:
         for index, item in enumerate(arrays[-1]):
