@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def test_policy_overhead_measures_policies_compiled_and_interpreted(tmp_path: Pa
     which = ("--policies", "EagerEnergy", "--places", "native", "simulated")
     found, printed = run("policy_overhead", tmp_path, *sizes, *which)
     expected = {"eager", "lws", "dmda", "EagerEnergy, compiled", "EagerEnergy, interpreted"}
-    forms = {f"{place}, {form}" for place in ("native", "simulated") for form in ("empty", "3 handles")}
-    assert set(found["us_per_task"]) == forms
+    columns = product(("native", "simulated"), ("empty", "3 handles"), ("wall", "processors"))
+    assert set(found["us_per_task"]) == {", ".join(column) for column in columns}
     for form, cases in found["us_per_task"].items():
         assert set(cases) == expected
         assert all(case["lowest"] > 0 for case in cases.values())

@@ -15,7 +15,7 @@ NODE = Node(
 )
 A = {"card": (4e-3, 0.40), "core": (20e-3, 0.16)}
 B = {"card": (1e-3, 0.10), "core": (4e-3, 0.032)}
-JOBS = [*[Job(A)] * 6, Job(B, after=(0,)), Job(A, after=(2, 6))]
+JOBS = [*[Job(A)] * 8, Job(B, after=(0,)), Job(A, after=(2, 8))]
 FLOATS = 2_500_000
 CLASSES = Node("classes", ("big", "middle", "little"), {"big": (2, 32), "middle": (2, 14), "little": (1, 5)})
 
@@ -27,24 +27,27 @@ def test_it_weighs_lateness_transfers_joules_and_a_longer_schedule() -> None:
     that is shared (starpu_transfer_predict). Joules weigh 24 and 9.6 (A), 6 and 1.92 (B) on card and core.
     fitness = lateness + transfer + joules + prolonging, in ms:
 
-    Tasks 0 to 5 are placed at 0, the columns are the card and the core that is free first:
+    Tasks 0 to 7 are placed at 0, the columns are the card and the core that is free first. A transfer counts where it
+    ends after the card is free, which is so for task 0 alone.
     0  finish  6, 20, horizon  0:  0 + 2 + 24 + 7.2 = 33.2     14 + 9.6 + 24   = 47.6     card, booked until 6
-    1  finish 10, 20, horizon  6:  0 + 2 + 24 + 4.8 = 30.8     10 + 9.6 + 16.8 = 36.4     card, until 12
-    2  finish 16, 20, horizon 12:  0 + 2 + 24 + 4.8 = 30.8      4 + 9.6 +  9.6 = 23.2     core0 by its id, until 20
-    3  finish 16, 20, horizon 20:  0 + 2 + 24 + 0   = 26.0      4 + 9.6 +  0   = 13.6     core1, until 20
-    4  finish 16, 40, horizon 20:  0 + 2 + 24 + 0   = 26.0     24 + 9.6 + 24   = 57.6     card, until 18
-    5  finish 22, 40, horizon 20:  0 + 2 + 24 + 2.4 = 28.4     18 + 9.6 + 24   = 51.6     card, until 24
-       (The finish of 0 counts the transfer; those of 1, 4 and 5 do not, since it ends before the card is free.)
-    6  follows 0, which really ends at about 5.4, and its input is on the card, booked for 18.6 ms more; the cores for
-       14.6, horizon 18.6. finish 19.6, 18.6:
-                                   1 + 0 + 6 + 1.2 = 8.2        0 + 2 + 1.92    = 3.92     core0, free first; 20-24
-    7  follows 2 and 6 at 24, everything is free, two buffers are in the host's memory: 4 ms to the card.
-       finish 8, 20, horizon 0:    0 + 4 + 24 + 9.6 = 37.6     12 + 9.6 + 24   = 45.6     card
+    1  finish 10, 20, horizon  6:  0 + 2 + 24 + 4.8 = 30.8     10 + 9.6 + 16.8 = 36.4     card, until 10
+    2  finish 14, 20, horizon 10:  0 + 2 + 24 + 4.8 = 30.8      6 + 9.6 + 12   = 27.6     core0 by its id, until 20
+    3  finish 14, 20, horizon 20:  0 + 2 + 24 + 0   = 26.0      6 + 9.6 +  0   = 15.6     core1, until 20
+    4  finish 14, 40, horizon 20:  0 + 2 + 24 + 0   = 26.0     26 + 9.6 + 24   = 59.6     card, until 14
+    5  finish 18, 40, horizon 20:  0 + 2 + 24 + 0   = 26.0     22 + 9.6 + 24   = 55.6     card, until 18
+    6  finish 22, 40, horizon 20:  0 + 2 + 24 + 2.4 = 28.4     18 + 9.6 + 24   = 51.6     card, until 22
+    7  finish 26, 40, horizon 22:  0 + 2 + 24 + 4.8 = 30.8     14 + 9.6 + 21.6 = 45.2     card, until 26
+    8  follows 0, which really ends at about 5.4, and its input is on the card, booked for 20.6 ms more; the cores for
+       14.6, horizon 20.6. finish 21.6, 18.6:
+                                   3 + 0 + 6 + 1.2 = 10.2       0 + 2 + 1.92    = 3.92     core0, free first; 20-24
+    9  follows 2 and 8 at 24, the card is booked for 2 ms more, two buffers are in the host's memory: 4 ms to the card.
+       finish 8, 20, horizon 2:    0 + 4 + 24 + 7.2 = 35.2     12 + 9.6 + 21.6 = 43.2     card
 
     Without the idle term task 0 would go to a core (26 against 23.6).
     """
     outcome = simulate(GammaMct(gamma_s_per_j=0.06), NODE, JOBS, floats=FLOATS)
-    assert outcome.placed == ["card0", "card0", "core0", "core1", "card0", "card0", "core0", "card0"]
+    cards = ["card0"] * 4
+    assert outcome.placed == ["card0", "card0", "core0", "core1", *cards, "core0", "card0"]
     assert simulate("eager", NODE, JOBS, floats=FLOATS).placed != outcome.placed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,27 @@ def test_the_decision_log_has_each_candidate_with_its_estimates_and_score(wrap: 
     assert set(decisions["energy_j"]) == {5e-3}
     assert set(decisions["chosen"]) == {1}
     assert set(decisions["asker"]) == {-1}
+
+
+def test_a_worker_that_is_late_still_has_its_queue_before_it() -> None:
+    with starpu.Runtime(cpu_workers=1, scheduler=CompiledPolicy(Always()), watts=watts, explain=True) as runtime:
+        spin = runtime.codelet("spin", SPIN, model="costs")
+
+        def submit(loops: int) -> None:
+            handle = runtime.register(np.ones(1, np.float32))
+            runtime.submit(spin, [handle], SPIN.pack([(1,)], {"loops": loops}), costs=starpu.Costs([1e-3], [1.0]))
+
+        submit(200_000_000)  # said to take 1 ms
+        for _ in range(4):
+            submit(1)
+        time.sleep(0.02)
+        submit(1)
+        runtime.wait_all()
+        decisions, trace = runtime.take_decisions(), runtime.take_trace()
+    late_s = trace["end_s"][trace["task"] == 0][0] - trace["start_s"][trace["task"] == 0][0]
+    assert late_s > 0.02, "the first task has to run still when the last one is placed"
+    # Of five tasks of 1 ms the first is overdue; the other four are still to come.
+    assert decisions["available_s"][-1] == pytest.approx(4e-3, rel=1e-9)
 
 
 @two_workers

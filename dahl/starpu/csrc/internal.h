@@ -30,6 +30,7 @@ struct dahl_record {
     int64_t footprint;
     int64_t job;
     double b_level_s;
+    double expected_s; /* on the worker that it was handed to */
     double started_s;
     int64_t nargs;
     int64_t args[];

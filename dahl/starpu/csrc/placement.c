@@ -16,7 +16,7 @@ static void deinit_placement(unsigned context)
 static int first_eligible(struct starpu_task *task)
 {
     for (int w = 0; w < dahl_state.nworkers; w++)
-        if (starpu_worker_can_execute_task_first_impl(w, task, NULL))
+        if (dahl_can_run(task, w))
             return w;
     return -1;
 }
@@ -66,9 +66,12 @@ static void placed_ended(struct starpu_task *task, unsigned context)
 {
     (void)context;
     int worker = starpu_worker_get_id();
+    double now = dahl_clock_s();
+    dahl_account_end(worker, dahl_record_of(task), now);
+    if (!dahl_state.policy.ended)
+        return;
     dahl_lock();
-    dahl_account_end(worker);
-    dahl_tell_end(task, worker, dahl_clock_s());
+    dahl_tell_end(task, worker, now);
     dahl_unlock();
 }
 

@@ -44,6 +44,17 @@ double dahl_clock_s(void)
 
 /* ---- what the policy sees ---- */
 
+static double known(double seconds)
+{
+    return isnan(seconds) ? 0.0 : seconds;
+}
+
+static void add(_Atomic double *sum, double seconds)
+{
+    double before = atomic_load_explicit(sum, memory_order_relaxed);
+    atomic_store_explicit(sum, before + seconds, memory_order_relaxed);
+}
+
 static double length_of(const struct dahl_record *record, int worker)
 {
     if (record && record->costs)
@@ -54,20 +65,56 @@ static double length_of(const struct dahl_record *record, int worker)
     return isfinite(us) && us > 0 ? us * 1e-6 : NAN;
 }
 
+static int64_t queued_on(int worker)
+{
+    return atomic_load_explicit(&dahl_accounts.progress[worker].queued, memory_order_relaxed);
+}
+
+/* How long until a worker is done with what it has. One that is late still has the rest of its queue before it, as in
+ * StarPU's dmda: what it runs now ends at once, or its length after the last end, whichever is later. */
+static double available_s(int worker, double now)
+{
+    const struct dahl_progress *done = &dahl_accounts.progress[worker];
+    if (!queued_on(worker))
+        return 0.0;
+    double runs_s = atomic_load_explicit(&done->runs_s, memory_order_relaxed);
+    double rest_s = dahl_accounts.handed_s[worker] - atomic_load_explicit(&done->ended_s, memory_order_relaxed) - runs_s;
+    double end_s = atomic_load_explicit(&done->ended_at_s, memory_order_relaxed) + runs_s;
+    double late_s = (end_s > now ? end_s - now : 0.0) + (rest_s > 0 ? rest_s : 0.0);
+    double planned_s = dahl_accounts.available_at_s[worker] - now;
+    return planned_s > late_s ? planned_s : late_s;
+}
+
+static int arch_of(int worker)
+{
+    return starpu_worker_get_type(worker) == STARPU_CPU_WORKER ? 0 : 1;
+}
+
+/* Tasks of this binding say in their codelet where they run, and have one implementation for each architecture. */
+int dahl_can_run(struct starpu_task *task, int worker)
+{
+#ifndef DAHL_EXPORTED
+    const struct dahl_record *record = dahl_record_of(task);
+    if (record)
+        return (record->codelet->cl.where & (arch_of(worker) ? STARPU_CUDA : STARPU_CPU)) != 0;
+#endif
+    return starpu_worker_can_execute_task_first_impl(worker, task, NULL);
+}
+
 static void fill_worker(dahl_worker_view *view, struct starpu_task *task, int worker, double now, double transfer_s)
 {
     const struct dahl_record *record = dahl_record_of(task);
-    view->can_run = starpu_worker_can_execute_task_first_impl(worker, task, NULL);
+    view->arch = arch_of(worker);
+    view->can_run = dahl_can_run(task, worker);
     view->length_s = view->can_run ? length_of(record, worker) : NAN;
     view->energy_j = view->can_run && record && record->costs ? record->costs[dahl_state.nworkers + worker] : NAN;
     view->transfer_s = transfer_s;
-    view->available_s = dahl_accounts.available_at_s[worker] > now ? dahl_accounts.available_at_s[worker] - now : 0.0;
+    view->available_s = available_s(worker, now);
     view->idle_w = dahl_state.policy.idle_w[worker];
     view->busy_w = dahl_state.policy.busy_w[worker];
     view->score = NAN;
     view->power_domain = dahl_state.policy.power_domain[worker];
-    view->queued = dahl_accounts.queued[worker];
-    view->arch = starpu_worker_get_type(worker) == STARPU_CPU_WORKER ? 0 : 1;
+    view->queued = queued_on(worker);
     view->memory_node = (int32_t)starpu_worker_get_memory_node(worker);
     view->worker_class = dahl_state.policy.worker_class[worker];
     view->reserved = 0;
@@ -114,11 +161,12 @@ dahl_system_view dahl_view_system(double now)
 {
     const dahl_policy *policy = &dahl_state.policy;
     dahl_system_view view = {.now_s = now, .base_w = policy->base_w, .ready_count = dahl_accounts.ready_count};
-    view.running_count = dahl_accounts.running;
     view.modelled_w = policy->base_w;
     for (int w = 0; w < dahl_state.nworkers; w++) {
         view.idle_w += policy->idle_w[w];
-        view.modelled_w += dahl_accounts.queued[w] > 0 ? policy->busy_w[w] : policy->idle_w[w];
+        int64_t queued = queued_on(w);
+        view.running_count += queued;
+        view.modelled_w += queued ? policy->busy_w[w] : policy->idle_w[w];
     }
     view.measured_w = policy->replay ? replayed_w(now) : live(1);
     view.measured_age_s = policy->replay ? 0.0 : now - live(0);
@@ -156,7 +204,10 @@ void dahl_task_started(struct starpu_task *task, unsigned context)
 {
     (void)context;
     struct dahl_record *record = dahl_record_of(task);
-    if (!record || (!dahl_state.policy.started && !dahl_state.policy.ended))
+    if (!record)
+        return;
+    add(&dahl_accounts.progress[starpu_worker_get_id()].runs_s, record->expected_s);
+    if (!dahl_state.policy.started && !dahl_state.policy.ended)
         return;
     record->started_s = dahl_clock_s();
     if (!dahl_state.policy.started || atomic_load(&dahl_state.failed))
@@ -229,26 +280,36 @@ int dahl_decision_take(dahl_decision *decisions, int64_t capacity)
 
 /* ---- the workers' accounts ---- */
 
-void dahl_account_start(int worker, const struct dahl_record *record, double transfer_s, double now)
+/* With the lock held. */
+void dahl_account_start(int worker, struct dahl_record *record, double transfer_s, double now)
 {
-    double length = length_of(record, worker);
-    double from = dahl_accounts.available_at_s[worker] > now ? dahl_accounts.available_at_s[worker] : now;
-    dahl_accounts.available_at_s[worker] = from + (isnan(length) ? 0.0 : length) + (isnan(transfer_s) ? 0.0 : transfer_s);
-    dahl_accounts.queued[worker]++;
-    dahl_accounts.running++;
+    double expected_s = known(length_of(record, worker));
+    if (record)
+        record->expected_s = expected_s;
+    /* Its data come while the worker runs what it has, as StarPU's dmda hopes too. */
+    dahl_accounts.available_at_s[worker] = now + fmax(available_s(worker, now), known(transfer_s)) + expected_s;
+    dahl_accounts.handed_s[worker] += expected_s;
+    dahl_accounts.progress[worker].queued++;
 }
 
-void dahl_account_end(int worker)
+/* By the worker itself, with or without the lock. */
+void dahl_account_end(int worker, const struct dahl_record *record, double now)
 {
-    double now = dahl_clock_s();
-    dahl_accounts.queued[worker]--;
-    dahl_accounts.running--;
-    if (dahl_accounts.queued[worker] == 0 || dahl_accounts.available_at_s[worker] < now)
-        dahl_accounts.available_at_s[worker] = now;
+    struct dahl_progress *done = &dahl_accounts.progress[worker];
+    if (record) {
+        add(&done->runs_s, -record->expected_s);
+        add(&done->ended_s, record->expected_s);
+    }
+    atomic_store_explicit(&done->ended_at_s, now, memory_order_relaxed);
+    done->queued--;
 }
 
 void dahl_choose_implementation(int worker, struct starpu_task *task)
 {
+#ifndef DAHL_EXPORTED
+    if (dahl_record_of(task))
+        return;
+#endif
     unsigned implementation = 0;
     starpu_worker_can_execute_task_first_impl(worker, task, &implementation);
     starpu_task_set_implementation(task, implementation);

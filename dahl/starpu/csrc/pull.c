@@ -148,7 +148,7 @@ static int fill_ready(int worker, double now)
     int rows = 0;
     for (int i = 0; i < q.nclasses; i++) {
         struct task_class *c = &q.classes[i];
-        if (!c->head || !starpu_worker_can_execute_task_first_impl(worker, c->head->task, NULL))
+        if (!c->head || !dahl_can_run(c->head->task, worker))
             continue;
         q.ready[rows] = (dahl_ready_view){
             .count = c->count,
@@ -220,10 +220,10 @@ static int next_to_ask(void)
 /* Nobody runs, everybody has declined what there is: nothing would ever change again. */
 static int starved(void)
 {
-    if (dahl_accounts.ready_count == 0 || dahl_accounts.running > 0 || atomic_load(&dahl_state.failed))
+    if (dahl_accounts.ready_count == 0 || atomic_load(&dahl_state.failed))
         return 0;
     for (int w = 0; w < dahl_state.nworkers; w++)
-        if (!q.idle[w] || q.asked_generation[w] != q.generation)
+        if (!q.idle[w] || q.asked_generation[w] != q.generation || atomic_load(&dahl_accounts.progress[w].queued))
             return 0;
     return 1;
 }
@@ -283,9 +283,8 @@ static struct starpu_task *pop_pulled(unsigned context)
         wake(next);
     else if (!task)
         starpu_wake_worker_relax_light(worker);
-    if (task) {
+    if (task)
         dahl_choose_implementation(worker, task);
-    }
     return task;
 }
 
@@ -294,8 +293,9 @@ static void pulled_ended(struct starpu_task *task, unsigned context)
     (void)context;
     int worker = starpu_worker_get_id();
     dahl_lock();
-    dahl_account_end(worker);
-    dahl_tell_end(task, worker, dahl_clock_s());
+    double now = dahl_clock_s();
+    dahl_account_end(worker, dahl_record_of(task), now);
+    dahl_tell_end(task, worker, now);
     q.generation++;
     int next = next_to_ask();
     dahl_unlock();
