@@ -66,7 +66,8 @@ def _traced(runtime: starpu.Runtime, trainer: Trainer, epoch: int) -> dict[str, 
     runtime.take_trace()
     result = trainer.run_epoch(epoch)
     trace = runtime.take_trace()
-    watts = power_model_for(OmegaConf.load(WATTS)["model"], [worker.arch for worker in runtime.workers])
+    assumed: Any = OmegaConf.to_container(OmegaConf.load(WATTS))
+    watts = power_model_for(assumed["model"], [worker.arch for worker in runtime.workers])
     joules = activity_energy(watts, trace, result.start_s, result.end_s)
     in_kernels_s = float((trace["end_s"] - trace["start_s"]).sum())
     return {
