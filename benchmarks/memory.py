@@ -51,7 +51,7 @@ def train(dataset: Dataset, epochs: int, scheduler: str, batch_size: int, worker
     points = [Point("data set loaded", *memory_mib())]
 
     def main(runtime: starpu.Runtime) -> None:
-        hyperparameters = Hyperparameters(batch_size=batch_size, tile=min(16, batch_size))
+        hyperparameters = Hyperparameters(batch_size=batch_size, tile=min(16, batch_size), fuse=True)
         trainer = Trainer(Context(runtime), models.basic_cnn(), dataset, hyperparameters)
         points.append(Point("before training", *memory_mib()))
         for epoch in range(1, epochs + 1):
