@@ -20,7 +20,8 @@ from benchmarks import measuring
 from dahl import models
 
 BATCHES = (64, 256, 1024)
-IMAGES = {"basic_cnn": 51_200, "lenet": 5_120}
+IMAGES = {"basic_cnn": 51_200, "lenet": 2_560}
+PYTORCH_IMAGES = {"basic_cnn": 12_800, "lenet": 2_560}
 """Images of one measurement: a tenth of a second to a second."""
 HERE = Path(__file__).parent
 ABSENT = (
@@ -98,7 +99,8 @@ def _cases(
         cases[f"dahl, {threads} workers"] = lambda own=own: _ours(own)  # type: ignore[misc]
         for compiled in (False, True):
             if pytorch and not (compiled and chosen.no_compile):
-                job = {**own, "compile": compiled}
+                images = {model: chosen.images or PYTORCH_IMAGES[model] for model in chosen.models}
+                job = {**own, "images": images, "compile": compiled}
                 name = f"PyTorch, {threads} threads{', compile' if compiled else ''}"
                 cases[name] = lambda job=job: _pytorch(chosen.pytorch_python, job)  # type: ignore[misc]
     return cases
@@ -205,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models", nargs="+", choices=models.__all__, default=models.__all__, help="default both"
     )
     parser.add_argument("--batches", nargs="+", type=measuring.positive, default=list(BATCHES))
-    parser.add_argument("--images", type=measuring.positive, help="default 51200 and 5120")
+    parser.add_argument("--images", type=measuring.positive, help="default 51200 (PyTorch 12800) and 2560")
     parser.add_argument("--scheduler", default="lws", help="one of StarPU's (default lws)")
     parser.add_argument("--unfused", action="store_true", help="a task for each layer, as fuse=false")
     parser.add_argument("--tile", type=measuring.positive, help="default the fastest of 16, 32, 64, ...")
