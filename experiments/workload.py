@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from dahl import starpu
 from dahl.costs import CostModel
 from dahl.datasets import Dataset
+from dahl.training import can_fuse
 from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
 from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
@@ -64,6 +65,18 @@ class Workload:
         return starpu.EnergyWeight(own.gamma_us_per_j, own.idle_w)
 
     @property
+    def fuse(self) -> bool:
+        """Whether layers that follow each other are one task.
+
+        ``auto``: on this machine, whose workers are alike, where the model has such layers.
+        Simulated nodes keep one task a layer, since that is what there is to place.
+        """
+        chosen = self.config["fuse"]
+        if chosen == "auto":
+            return not self.simulated and can_fuse(self.model, self.dataset.image_shape)
+        return bool(chosen)
+
+    @property
     def explains(self) -> bool:
         """Whether every decision of the policy is kept."""
         return bool(self.config["scheduler"].get("explain", False))
@@ -83,9 +96,11 @@ class Workload:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the scheduler places by expected times that have to be measured first."""
+        """Whether the scheduler needs expected times or joules, which have to be measured first."""
         own = self.scheduler
-        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
+        if isinstance(own, StarPUScheduler):
+            return not self.simulated and own.needs_costs
+        return not self.simulated and not {"length_s", "energy_j"}.isdisjoint(own.NEEDS)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:
