@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dahl.costs import CostModel, cost_key, energy_j
+from dahl.costs import UNKNOWN, CostModel, cost_key, energy_j
 from dahl.ops.operation import Operation, ShapeError
 from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph, Worker
 from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
@@ -25,7 +25,7 @@ class _Prepared:
     tiles: tuple[Tile, ...]
     args: np.ndarray
     strides: dict[int, int]
-    costs: Costs | None
+    costs: Costs
     footprint: int
     tag: int
 
@@ -247,15 +247,13 @@ class Context:
 
     def _costs_of(
         self, key: str, operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[str, Any]
-    ) -> Costs | None:
-        if self._cost_model is None:
-            return None
+    ) -> Costs:
         if key not in self._costs:
             workers = self.runtime.workers
             lengths = [
                 self._cost_model.length_s(worker, operation, shapes, scalars)
-                if worker.arch in operation.arches
-                else float("nan")
+                if self._cost_model and worker.arch in operation.arches
+                else UNKNOWN
                 for worker in workers
             ]
             energies = [
@@ -270,6 +268,7 @@ class Context:
         self, worker: Worker, length_s: float, operation: Operation, shapes: Mapping[str, Any], scalars: Any
     ) -> float:
         """Joules above idle: by the watts of this kind of task where they were measured, else by the worker's."""
-        assert self._cost_model is not None
-        own_w = self._cost_model.watts(worker, operation, shapes, scalars)
+        own_w = math.nan
+        if self._cost_model is not None:
+            own_w = self._cost_model.watts(worker, operation, shapes, scalars)
         return energy_j(self._watts, worker, length_s) if math.isnan(own_w) else own_w * length_s

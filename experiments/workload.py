@@ -83,9 +83,11 @@ class Workload:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the scheduler places by expected times that have to be measured first."""
+        """Whether the scheduler needs expected times or joules, which have to be measured first."""
         own = self.scheduler
-        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
+        if isinstance(own, StarPUScheduler):
+            return not self.simulated and own.needs_costs
+        return not self.simulated and not {"length_s", "energy_j"}.isdisjoint(own.NEEDS)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:

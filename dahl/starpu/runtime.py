@@ -91,10 +91,9 @@ class Runtime:
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
         self._energy_weight = energy_weight
+        needs = () if isinstance(scheduler, str) else scheduler.needs
         # StarPU takes an energy that is not known for none at all: that worker would be free.
-        self._needs_costs = energy_weight is not None or (
-            not isinstance(scheduler, str) and scheduler.needs_costs
-        )
+        self._needs = frozenset(("length_s", "energy_j") if energy_weight is not None else needs)
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []
@@ -148,9 +147,9 @@ class Runtime:
         return self._scheduler if isinstance(self._scheduler, str) else self._scheduler.name
 
     @property
-    def policy_needs_costs(self) -> bool:
-        """Whether the policy refuses tasks of unknown length or energy."""
-        return self._needs_costs
+    def policy_needs(self) -> frozenset[str]:
+        """What a compiled policy needs to be known, such as ``length_s`` and ``energy_j`` of each task."""
+        return self._needs
 
     # ---- data, codelets, tasks ----
 
@@ -372,10 +371,14 @@ class Runtime:
         except BaseException:
             self._restore()
             raise
-        self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
-        if self._installed:
-            watts = self._watts(self.workers) if self._watts else None
-            self._installed.describe(self.lib, self.workers, watts)
+        try:
+            self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
+            if self._installed:
+                watts = self._watts(self.workers) if self._watts else None
+                self._installed.describe(self.lib, self.workers, watts)
+        except BaseException:  # the policy cannot work with these workers or watts
+            self._stop()
+            raise
 
     def _stop(self) -> None:
         try:
