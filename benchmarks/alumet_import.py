@@ -61,6 +61,12 @@ def _other_rows() -> list[str]:
     ]
 
 
+KINDS: Mapping[str, Callable[[], list[str]]] = {
+    "all metrics": lambda: [*_joules_rows(), *_other_rows()],
+    "joules only": _joules_rows,
+}
+
+
 def generate(path: Path, size: int, rows: list[str]) -> tuple[int, float]:
     """Write a recording of about `size` bytes; returns its rows and its joules."""
     tick = "".join(f"{row}\n" for row in rows)
@@ -150,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = measuring.options("Import of a recording of Alumet: MB/s and peak memory.")
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help=f"of each file ({GIGABYTES:g})")
     parser.add_argument("--folder", type=Path, default=None, help="for the files (default a temporary one)")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="default both")
     parser.add_argument("--measure", nargs=2, metavar=("CASE", "FILE"), help=argparse.SUPPRESS)
     return parser
 
@@ -172,12 +179,11 @@ def main() -> int:
         print(json.dumps(measure(case, Path(file))))
         return 0
     machine = measuring.Machine()
-    kinds = {"all metrics": [*_joules_rows(), *_other_rows()], "joules only": _joules_rows()}
     files: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        for kind, rows in kinds.items():
+        for kind in chosen.kinds:
             path = Path(folder) / "recording.csv"
-            files[kind] = _measure_file(path, int(chosen.gigabytes * 1e9), rows, chosen.rounds)
+            files[kind] = _measure_file(path, int(chosen.gigabytes * 1e9), KINDS[kind](), chosen.rounds)
             path.unlink()
     for kind, file in files.items():
         measuring.show(

@@ -156,7 +156,7 @@ def own_reading(tree: Path, count: int) -> measuring.Case:
             for number in range(count):
                 polled.read()
                 if number % BATCH == BATCH - 1:
-                    stream.append_records(polled.settle())
+                    stream.append_rows(polled.settle())
             us = (time.process_time() - since_s) / count * 1e6
             stream.close()
             page.close()

@@ -268,7 +268,5 @@ class Context:
         self, worker: Worker, length_s: float, operation: Operation, shapes: Mapping[str, Any], scalars: Any
     ) -> float:
         """Joules above idle: by the watts of this kind of task where they were measured, else by the worker's."""
-        own_w = math.nan
-        if self._cost_model is not None:
-            own_w = self._cost_model.watts(worker, operation, shapes, scalars)
+        own_w = self._cost_model.watts(worker, operation, shapes, scalars) if self._cost_model else UNKNOWN
         return energy_j(self._watts, worker, length_s) if math.isnan(own_w) else own_w * length_s

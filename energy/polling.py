@@ -13,9 +13,10 @@ from typing import Any, final
 from energy.counters import CounterTrack, Flag, Mark, energy_between
 from energy.live import LivePage
 from energy.source import RawSource, ReadError, Source
-from energy.stream import pack_record
+from energy.stream import Row
 
 _LIVE_SPAN_S = 1.0
+_SHOW_NS = 80_000_000
 _BIN_NS = 10_000
 _BINS = 10_000
 
@@ -96,6 +97,7 @@ class PolledSource:
         self._counts: Callable[[Any], int] = int
         if isinstance(source, RawSource):
             self._read_raw, self._counts = source.read_raw, source.counts
+        self._shown_ns = 0
         self.troubles: dict[str, tuple[int, str]] = {}
         """How often each channel could not be read, and why the first time."""
 
@@ -130,10 +132,10 @@ class PolledSource:
             else:
                 into += [now_ns, failed.get(name, "no reading of it came")]
 
-    def settle(self) -> list[bytes]:
-        """Count what was read since the last call and show the watts; returns the packed records."""
-        records: list[bytes] = []
-        held, as_counts, pack = self._held, self._counts, pack_record
+    def settle(self) -> list[Row]:
+        """Count what was read since the last call and show the watts; returns its rows for the stream."""
+        rows: list[Row] = []
+        held, as_counts, append = self._held, self._counts, rows.append
         tracks = [(index, track, track.advance) for index, track in enumerate(self._tracks, self._first)]
         for (index, track, advance), t_ns, raw in zip(cycle(tracks), held[::2], held[1::2], strict=False):
             try:
@@ -143,13 +145,18 @@ class PolledSource:
                 joules, watts, flags = advance(t_ns, counts)
             except ValueError as error:  # a reason, or a number that this counter cannot show
                 counts, (joules, watts, flags) = None, self._miss(track, t_ns, str(error))
-            records.append(pack(index, t_ns, counts, joules, watts, flags))
+            append((index, t_ns, counts, joules, watts, flags))
         held.clear()
+        if rows and rows[-1][1] - self._shown_ns >= _SHOW_NS:
+            self._show()
+        return rows
+
+    def _show(self) -> None:
         for index, track in enumerate(self._tracks):
             mark = track.mark
             self._live.show(self._first + index, mark.t_ns, self._watts(index, mark))
         self._live.show_total()
-        return records
+        self._shown_ns = mark.t_ns
 
     def _miss(self, track: CounterTrack, t_ns: int, why: str) -> tuple[None, None, int]:
         track.miss(t_ns)

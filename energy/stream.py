@@ -30,7 +30,6 @@ _MAGIC = b"JOULES01"
 _LENGTH = struct.Struct("<I")
 _BODY = struct.Struct("<qqddHH")
 _CHECKSUM = struct.Struct("<I")
-_PACK, _PACK_CHECKSUM, _crc32 = _BODY.pack, _CHECKSUM.pack, zlib.crc32
 _NO_RAW = 1 << 15
 _CLOCKS = 0xFFFF
 """In place of a channel: the record is no reading, its `raw` is the wall clock in ns at `t_mono_ns`."""
@@ -53,17 +52,29 @@ class StreamError(RuntimeError):
     """A power stream cannot be written, or is none."""
 
 
-def pack_record(
-    channel: int, t_ns: int, raw: int | None, joules: float | None, watts: float | None, flags: int
-) -> bytes:
-    """One record; `channel` is the place of its name among those declared."""
-    if raw is None or joules is None or watts is None:
-        if raw is None:
-            raw, flags = 0, flags | _NO_RAW
-        joules = _NAN if joules is None else joules
-        watts = _NAN if watts is None else watts
-    body = _PACK(t_ns, raw, joules, watts, channel, flags)
-    return body + _PACK_CHECKSUM(_crc32(body))
+Row = tuple[int, int, int | None, float | None, float | None, int]
+"""A record before it is packed: the place of its channel among those declared, t_ns, raw, joules, watts, flags."""
+
+
+def pack_records(rows: Iterable[Row]) -> bytes:
+    """The records of some rows, as they stand in the file."""
+    parts: list[bytes] = []
+    pack, pack_checksum, crc32, append = _BODY.pack, _CHECKSUM.pack, zlib.crc32, parts.append
+    for channel, t_ns, raw, joules, watts, flags in rows:
+        if raw is None or joules is None or watts is None:
+            body = pack(
+                t_ns,
+                0 if raw is None else raw,
+                _NAN if joules is None else joules,
+                _NAN if watts is None else watts,
+                channel,
+                flags | _NO_RAW if raw is None else flags,
+            )
+        else:
+            body = pack(t_ns, raw, joules, watts, channel, flags)
+        append(body)
+        append(pack_checksum(crc32(body)))
+    return b"".join(parts)
 
 
 @final
@@ -113,25 +124,22 @@ class PowerStream:
 
     def append(self, steps: Iterable[tuple[str, Step]]) -> None:
         """Add records of declared channels. Raises `StreamError` when they cannot be written whole."""
-        self.append_records(
-            [
-                pack_record(
-                    self._index[channel], step.t_ns, step.raw, step.joules, step.watts, int(step.flags)
-                )
-                for channel, step in steps
-            ]
+        self.append_rows(
+            (self._index[channel], step.t_ns, step.raw, step.joules, step.watts, int(step.flags))
+            for channel, step in steps
         )
 
-    def append_records(self, records: list[bytes]) -> None:
-        """Add records that are packed already. Raises `StreamError` when they cannot be written whole."""
+    def append_rows(self, rows: Iterable[Row]) -> None:
+        """Add records by their channels' places. Raises `StreamError` when they cannot be written whole."""
+        data = pack_records(rows)
         with self._lock:
             if self._descriptor is None:
                 raise StreamError(f"{self.path} is not open: declare its channels first")
             now_ns = time.monotonic_ns()
             if now_ns - self._clocks_ns >= _BETWEEN_CLOCKS_NS:
                 self._clocks_ns = now_ns
-                records = [*records, _clocks()]
-            self._write(b"".join(records))
+                data += _clocks()
+            self._write(data)
 
     def close(self) -> None:
         """Write the clocks and close the file; harmless when it is closed or was never made."""
@@ -161,7 +169,7 @@ class PowerStream:
 def _clocks() -> bytes:
     before_ns = time.monotonic_ns()
     unix_ns = time.time_ns()
-    return pack_record(_CLOCKS, (before_ns + time.monotonic_ns()) // 2, unix_ns, None, None, 0)
+    return pack_records([(_CLOCKS, (before_ns + time.monotonic_ns()) // 2, unix_ns, None, None, 0)])
 
 
 def read_stream(path: Path) -> pd.DataFrame:

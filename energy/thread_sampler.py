@@ -19,6 +19,9 @@ from energy.timer import PeriodicTimer
 _SETTLE_NS = 200_000_000
 """Readings wait so long at most until they are counted, written and shown."""
 
+_MOST_HELD = 50
+"""So many readings are counted at once at most: more would delay the next one."""
+
 
 @final
 class _Polling:
@@ -47,7 +50,7 @@ class _Polling:
     def _run(self) -> None:
         # Between two readings the caches forget this code, so that each call in here costs microseconds.
         wait, clock, read, lock = self._timer.wait, time.monotonic_ns, self.source.read, self.lock
-        per_settle = max(1, _SETTLE_NS // self._period_ns)
+        per_settle = min(max(1, _SETTLE_NS // self._period_ns), _MOST_HELD)
         woken: list[int] = []
         fired: list[int] = []
         while True:
@@ -180,11 +183,11 @@ class ThreadSampler(Sampler):
 
     def settle(self, polled: PolledSource) -> None:
         """Count and write what was read of a source, whose lock is held."""
-        records = polled.settle()
+        rows = polled.settle()
         stream = self._stream
-        if stream is not None and records:
+        if stream is not None and rows:
             try:
-                stream.append_records(records)
+                stream.append_rows(rows)
             except StreamError as error:
                 self._stream = None
                 self._stream_trouble = f"{error}, so that it ends there; windows are counted on"

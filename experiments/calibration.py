@@ -74,6 +74,7 @@ def signature(workload: Workload) -> str:
         "model": config["model"],
         "batch_size": config["batch_size"],
         "tile": config["tile"],
+        "fuse": workload.fuse,
         "workers": config["workers"],
         "images": [
             dataset.image_shape,
@@ -108,11 +109,13 @@ def measure(trainer: Trainer, runtime: starpu.Runtime, footprints: list[str]) ->
 
 def calibrate(config: Mapping[str, Any], run_dir: Path, out: Path) -> None:
     """Measure a run's workload under StarPU's eager, which needs no expectations, and write ``out`` whole."""
+    from experiments.granularity import with_tile
     from experiments.training import make_context, make_trainer
     from experiments.workload import load_workload
 
     eager = {"_target_": "schedulers.StarPUScheduler", "name": "eager"}
-    workload = load_workload({**config, "scheduler": eager}, EventWriter(None))
+    events = EventWriter(None)
+    workload = with_tile(run_dir, load_workload({**config, "scheduler": eager}, events), events)
 
     def inside(runtime: starpu.Runtime) -> dict[str, dict[str, float]]:
         context = make_context(runtime, workload)

@@ -69,6 +69,7 @@ def _inside(
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
             trainer = make_trainer(make_context(runtime, workload), workload)
+        _tell_the_tasks(run_dir, trainer, workload)
         baseline = take_baseline(session, runtime, config, events)
         table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         with meter.around("run"):
@@ -112,6 +113,7 @@ def make_trainer(context: Context, workload: Workload) -> Trainer:
         momentum=config["momentum"],
         weight_decay=config["weight_decay"],
         seed=config["seed"],
+        fuse=workload.fuse,
     )
     return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
@@ -158,6 +160,13 @@ def _task_watts(workload: Workload) -> str | None:
         return None
     measured = isinstance(workload.costs, MeasuredCosts) and any(workload.costs.net_w.values())
     return "experiments.calibrate" if measured else "power model"
+
+
+def _tell_the_tasks(run_dir: Path, trainer: Trainer, workload: Workload) -> None:
+    """Add what a mini-batch is cut into to `environment.json`."""
+    path = run_dir / records.ENVIRONMENT_NAME
+    tasks = {"fused": workload.fuse, "tile": workload.config["tile"], "per_batch": trainer.tasks_per_batch}
+    records.write_json(path, {**records.read_json(path), "tasks": tasks})
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:

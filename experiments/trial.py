@@ -58,6 +58,7 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     # Here and not above: StarPU or a library that is missing is a failed trial with its reason, too.
     from experiments import records, tables
     from experiments.calibration import ensure_costs
+    from experiments.granularity import with_tile
     from experiments.training import kernels_are_cold, train
     from experiments.workload import load_workload
 
@@ -65,6 +66,7 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
         workload = load_workload(records.read_config(run_dir), events)
         if not workload.simulated and kernels_are_cold():
             events.emit("calibrating", message="compiling kernels (the first time takes up to a minute)")
+        workload = with_tile(run_dir, workload, events)
         if workload.needs_costs:
             workload = replace(workload, costs=ensure_costs(run_dir, workload, events))
         return train(run_dir, workload, events)

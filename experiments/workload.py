@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from dahl import starpu
 from dahl.costs import CostModel
 from dahl.datasets import Dataset
+from dahl.training import can_fuse
 from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
 from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
@@ -62,6 +63,18 @@ class Workload:
         if not isinstance(own, StarPUScheduler) or not own.weighs_energy:
             return None
         return starpu.EnergyWeight(own.gamma_us_per_j, own.idle_w)
+
+    @property
+    def fuse(self) -> bool:
+        """Whether layers that follow each other are one task.
+
+        ``auto``: on this machine, whose workers are alike, where the model has such layers.
+        Simulated nodes keep one task a layer, since that is what there is to place.
+        """
+        chosen = self.config["fuse"]
+        if chosen == "auto":
+            return not self.simulated and can_fuse(self.model, self.dataset.image_shape)
+        return bool(chosen)
 
     @property
     def explains(self) -> bool:

@@ -91,9 +91,10 @@ class Runtime:
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
         self._energy_weight = energy_weight
-        needs = () if isinstance(scheduler, str) else scheduler.needs
-        # StarPU takes an energy that is not known for none at all: that worker would be free.
-        self._needs = frozenset(("length_s", "energy_j") if energy_weight is not None else needs)
+        self._needs = frozenset(() if isinstance(scheduler, str) else scheduler.needs)
+        if energy_weight is not None:
+            # StarPU takes an energy that is not known for none at all: that worker would be free.
+            self._needs |= {"length_s", "energy_j"}
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []

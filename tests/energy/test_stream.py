@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energy import Flag, PowerStream, Step, StreamError, read_stream, to_parquet
-from energy.stream import pack_record
+from energy.stream import pack_records
 
 CHANNELS = {"rapl:package-0": {"quality": "measured"}, "model:gpu": {"quality": "estimated"}}
 STEPS = [
@@ -149,9 +149,9 @@ def test_records_after_a_torn_one_are_read_wherever_they_start(cuts: list[int], 
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder, "power"), [])
         header = path.read_bytes()[:-40]
-        records = [pack_record(0, t_ns, t_ns, None, None, 0) for t_ns in range(10)]
+        records = [pack_records([(0, t_ns, t_ns, None, None, 0)]) for t_ns in range(10)]
         for cut in cuts:
-            torn = pack_record(0, 99, 99, None, None, 0)[:cut]
+            torn = pack_records([(0, 99, 99, None, None, 0)])[:cut]
             records.insert(data.draw(st.integers(0, len(records))), torn)
         path.write_bytes(header + b"".join(records))
         frame = read_stream(path)
@@ -165,11 +165,10 @@ def test_two_processes_append_side_by_side(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from energy import Flag, PowerStream
-from energy.stream import pack_record
 stream = PowerStream(Path({str(tmp_path / "power")!r}))
 stream.join()
 for t_ns in range(2000):
-    stream.append_records([pack_record(0, t_ns, t_ns, None, None, 0)])
+    stream.append_rows([(0, t_ns, t_ns, None, None, 0)])
 """
     with subprocess.Popen([sys.executable, "-c", program], cwd=os.getcwd()) as other:
         own = 0
