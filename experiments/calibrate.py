@@ -55,6 +55,8 @@ def _tiles(asked: Any) -> list[Any]:
     tiles = list(asked) if isinstance(asked, list) else [asked]
     if not tiles:
         raise ConfigError("tile=[]: must be a tile size, or a list of them: tile=[8,16]")
+    if "auto" in tiles:
+        raise ConfigError("tile=auto: a calibration needs the sizes themselves: tile=[8,16]")
     return tiles
 
 

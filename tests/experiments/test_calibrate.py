@@ -28,7 +28,7 @@ SMALL = (
     "dataset.test_size=64",
     "energy=model",
 )
-QUICK = (*SMALL, "batch_size=16", "tile=16", "limit_s=0.01")
+QUICK = (*SMALL, "batch_size=16", "tile=16", "fuse=false", "limit_s=0.01")
 
 
 WATTS = {"idle_w": 0.0, "polling_w": 0.0, "busy_w": 5.0}
@@ -86,11 +86,12 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["tile=auto"], "tile=auto: a calibration needs the sizes themselves"),
         (["tile=[]"], "tile=[]: must be a tile size, or a list of them"),
         (["tile=[8,999]"], "tile=999 is larger than batch_size=64"),
         (
             ["epochs=3"],
-            "unknown key 'epochs'; there are: model, dataset, energy, platform, batch_size, tile, workers",
+            "unknown key 'epochs'; there are: model, dataset, energy, platform, batch_size, tile, fuse",
         ),
         (["limit_s=0"], "limit_s=0: must be a number of seconds above 0"),
         (["platform=cpu8_gpu2"], "only platform=host can be calibrated"),
@@ -135,7 +136,7 @@ def test_with_a_counter_each_kind_has_its_watts_and_training_is_set_beside_them(
     asked = {"file": str(file), "fresh": False, "limit_s": 0.05, "idle_s": 0.2}
     energy = {"sources": [], "rate_hz": 10, "model": {"base_w": 1.0, "cpu": WATTS}}
     dataset = {"_target_": "dahl.datasets.Synthetic", "train_size": 64, "test_size": 64}
-    config = configuration(dataset=dataset, energy=energy, batch_size=16, calibrate=asked)
+    config = configuration(dataset=dataset, energy=energy, batch_size=16, fuse=False, calibrate=asked)
     records.write_config(tmp_path, config)
     result = calibrate_tile.run(tmp_path, EventWriter(None))
     assert result["measured"] == result["kinds"] == len(tasks(file)) > 20
