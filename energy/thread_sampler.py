@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import final
 
-from energy.counters import LARGEST_POWER_W
+from energy.counters import longest_interval_s
 from energy.live import LivePage
 from energy.polling import Lateness, LiveWatts, PolledSource
 from energy.sampler import LivePower, RateHz, Sampler, SamplingReport, Snapshot, rate_of, read_live
@@ -145,13 +145,17 @@ class ThreadSampler(Sampler):
                 f"channel {channel.name} is read twice",
                 "name each source once in energy.sources",
             )
-        if channel.wrap is not None:
-            shortest_s = channel.wrap * channel.unit_j / LARGEST_POWER_W
-            if 1 / rate_hz > shortest_s / 2:
-                raise ValueError(
-                    f"rate_hz={rate_hz:g} is too low: {channel.name} can wrap within "
-                    f"{shortest_s:.3g} s, choose at least {2 / shortest_s:.3g}"
-                )
+        longest_s = longest_interval_s(channel)
+        counts = channel.in_total or channel.wrap is not None
+        if counts and longest_s is not None and 1 / rate_hz > longest_s / 2:
+            why = (
+                f"needs samples within {longest_s:.3g} s"
+                if channel.integrated
+                else f"can wrap within {longest_s:.3g} s"
+            )
+            raise ValueError(
+                f"rate_hz={rate_hz:g} is too low: {channel.name} {why}, choose at least {2 / longest_s:.3g}"
+            )
         self._channels[channel.name] = channel
         self._qualities[channel.name] = source.quality
 

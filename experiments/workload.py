@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from dahl import starpu
 from dahl.costs import CostModel
 from dahl.datasets import Dataset
+from dahl.training import can_fuse
 from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
 from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
@@ -53,8 +54,27 @@ class Workload:
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
+            energy_weight=self._energy_weight(),
             live_watts=live_watts,
         )
+
+    def _energy_weight(self) -> starpu.EnergyWeight | None:
+        own = self.scheduler
+        if not isinstance(own, StarPUScheduler) or not own.weighs_energy:
+            return None
+        return starpu.EnergyWeight(own.gamma_us_per_j, own.idle_w)
+
+    @property
+    def fuse(self) -> bool:
+        """Whether layers that follow each other are one task.
+
+        ``auto``: on this machine, whose workers are alike, where the model has such layers.
+        Simulated nodes keep one task a layer, since that is what there is to place.
+        """
+        chosen = self.config["fuse"]
+        if chosen == "auto":
+            return not self.simulated and can_fuse(self.model, self.dataset.image_shape)
+        return bool(chosen)
 
     @property
     def explains(self) -> bool:
@@ -76,9 +96,11 @@ class Workload:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the scheduler places by expected times that have to be measured first."""
+        """Whether the scheduler needs expected times or joules, which have to be measured first."""
         own = self.scheduler
-        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
+        if isinstance(own, StarPUScheduler):
+            return not self.simulated and own.needs_costs
+        return not self.simulated and not {"length_s", "energy_j"}.isdisjoint(own.NEEDS)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:
@@ -102,7 +124,10 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
     _check_rate_names(config["energy"].get("rate_hz", {}))
-    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    sources = Selection((), ())
+    if platform is None:
+        energy = config["energy"]
+        sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()

@@ -11,7 +11,7 @@ from experiments import trial, workload
 
 def main() -> int:
     tree, *arguments = sys.argv[1:]
-    workload.select_sources = lambda *_: Selection((RaplSource(Path(tree)),), ())
+    workload.select_sources = lambda *_, **__: Selection((RaplSource(Path(tree)),), ())
     return trial.main(arguments)
 
 
