@@ -23,6 +23,7 @@ from benchmarks import measuring
 from energy import LivePage, PowerStream, RaplSource, read_stream
 from energy.polling import LiveWatts, PolledSource
 from energy.process_sampler import ProcessSampler
+from energy.sampling_process import take_precedence
 from energy.timer import PeriodicTimer
 
 RATES_HZ = (10, 100, 1000)
@@ -121,7 +122,7 @@ def _times(sampler: ProcessSampler, stream: PowerStream, rate_hz: int) -> dict[s
 
 
 def waking_case(rate_hz: int, seconds: float, busy: int) -> measuring.Case:
-    """A process that waits for its timer and does nothing else."""
+    """A process that waits for its timer, with the sampler's priority, and does nothing else."""
     command = [sys.executable, "-m", "benchmarks.sampler", "--wake", str(rate_hz), str(seconds)]
 
     def run() -> Mapping[str, float]:
@@ -135,6 +136,7 @@ def waking_case(rate_hz: int, seconds: float, busy: int) -> measuring.Case:
 
 
 def _wake(rate_hz: int, seconds: float) -> None:
+    take_precedence()
     period_ns = 10**9 // rate_hz
     timer = PeriodicTimer(time.monotonic_ns() + period_ns, period_ns)
     since_s, cpu_s, count = time.perf_counter(), time.process_time(), 0

