@@ -25,7 +25,8 @@ def _is_number(value: Any) -> bool:
 _VALUES: dict[str, tuple[_Check, str]] = {
     "epochs": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
     "batch_size": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
-    "tile": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "tile": (lambda v: v == "auto" or (_is_int(v) and v >= 1), "a whole number, at least 1, or auto"),
+    "fuse": (lambda v: isinstance(v, bool) or v == "auto", "true, false or auto"),
     "workers": (
         lambda v: v is None or (_is_int(v) and v >= 1),
         "a whole number, at least 1, or null for all that there are",
@@ -38,6 +39,15 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "trace": (lambda v: isinstance(v, bool), "true or false"),
     "output": (lambda v: isinstance(v, str) and v != "", "the name of a folder"),
     "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
+}
+
+_ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
+    "idle_baseline_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "min_window_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "window_batches": (
+        lambda v: v is None or (_is_int(v) and v >= 1),
+        "a whole number of mini-batches, at least 1, or null",
+    ),
 }
 
 KEYS = (*GROUPS, *_VALUES)
@@ -72,6 +82,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, (holds, expected) in _VALUES.items()
         if key in config and not holds(config[key])
     ]
+    energy = config.get("energy")
+    wrong += [
+        f"energy.{key}={energy[key]}: must be {expected}"
+        for key, (holds, expected) in _ENERGY_VALUES.items()
+        if isinstance(energy, Mapping) and key in energy and not holds(energy[key])
+    ]
     wrong += [
         f"{group}={config[group]}: must be one of {', '.join(options(group))}"
         for group in GROUPS
@@ -84,17 +100,30 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, value in config[group].items()
         if value == "???"
     ]
+    energy = config.get("energy")
+    rate_hz = energy.get("rate_hz", 1) if isinstance(energy, Mapping) else 1
+    if rate_hz != "???" and not _is_rate(rate_hz):
+        wrong.append(
+            f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+        )
     return wrong
+
+
+def _is_rate(value: Any) -> bool:
+    rates = value.values() if isinstance(value, Mapping) and value else [value]
+    return all(_is_number(rate) and 0 < rate < float("inf") for rate in rates)
 
 
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     wrong = []
-    if config["tile"] > config["batch_size"]:
+    if config["tile"] != "auto" and config["tile"] > config["batch_size"]:
         wrong.append(
             f"tile={config['tile']} is larger than batch_size={config['batch_size']}: "
             "a mini-batch is cut into tiles"
         )
     simulated = config["platform"].get("simulated", True)
+    if simulated and config["fuse"] is True:
+        wrong.append("fuse=True: a simulated node places every layer by itself; fuse=false or auto")
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
     if config["scheduler"].get("name", "") is None:

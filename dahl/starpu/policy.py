@@ -118,6 +118,7 @@ class InstalledPolicy:
         *,
         explain: bool = False,
         replayed_watts: Sequence[tuple[float, float]] = (),
+        live_watts: np.ndarray | None = None,
     ) -> None:
         unheard = sorted(set(policy.needs) - set(NEEDS))
         if unheard:
@@ -128,7 +129,11 @@ class InstalledPolicy:
         self.busy_w = np.full(capacity, np.nan)
         self.domain = np.zeros(capacity, np.int32)
         self.worker_class = np.zeros(capacity, np.int32)
-        self.live = np.full(2, np.nan)
+        self.live = np.full(2, np.nan) if live_watts is None else live_watts
+        if self.live.shape != (2,) or self.live.dtype != np.float64:
+            raise ValueError(
+                f"live_watts must be two float64, got {self.live.dtype} of shape {self.live.shape}"
+            )
         self.replay = np.array(replayed_watts, np.float64).reshape(-1, 2)
         if (np.diff(self.replay[:, 0]) < 0).any() or not np.isfinite(self.replay).all():
             raise ValueError("replayed_watts must be finite pairs of second and watts, ordered by time")
@@ -196,11 +201,6 @@ class InstalledPolicy:
                 f"policy {self.policy.name} needs {unknown[0]}, which is unknown: "
                 f"{MEASURED_BY}, Runtime(watts=...) takes it"
             )
-
-    def publish_watts(self, now_s: float, watts: float) -> None:
-        """Tell the policy the live watts of the machine. Watts first: a fresh stamp never stands over old watts."""
-        self.live[1] = watts
-        self.live[0] = now_s
 
 
 def task_kinds(graphs: Sequence[tuple[TaskGraph, int]], workers: tuple[Worker, ...]) -> list[TaskKind]:

@@ -135,6 +135,17 @@ class Codelet:
 
 
 @final
+@dataclass(frozen=True)
+class RecordedTask:
+    """One task of a graph: what it runs, on which data, with which block of arguments."""
+
+    codelet: Codelet
+    handles: tuple[DataHandle, ...]
+    args: np.ndarray
+    footprint: int
+
+
+@final
 class TaskGraph:
     """Prepared tasks that one call submits, any number of times.
 
@@ -223,6 +234,15 @@ class TaskGraph:
                 if mode != "r":
                     after[handle] = max(after.get(handle, 0.0), levels[task])
         return levels
+
+    def tasks(self) -> list[RecordedTask]:
+        """Return the tasks in the order in which they were added; arguments that move stand as in step 0."""
+        found = []
+        for node, codelet, args in zip(self._nodes, self._codelets, self._args, strict=True):
+            footprint, first, count = (int(field) for field in node[3:6])
+            handles = tuple(self._handles[first : first + count])
+            found.append(RecordedTask(codelet, handles, args, footprint))
+        return found
 
     def kinds(self) -> dict[tuple[int, int], tuple[Codelet, Costs | None, int]]:
         """Return the kinds of task, by codelet and costs, with the number of each."""
