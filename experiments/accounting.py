@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,94 +12,51 @@ import numpy as np
 import pyarrow as pa
 
 from dahl import starpu
-from energy import EnergySession, PowerModel, PowerStream, Window, WindowEnergy
+from energy import (
+    EnergySession,
+    LivePage,
+    PowerModel,
+    PowerStream,
+    Snapshot,
+    Window,
+    WindowEnergy,
+    break_down,
+)
 from experiments.events import EventWriter
+from experiments.schemas import BREAKDOWN, DECISIONS, TASKS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
 
-TASKS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("task", pa.int64()),
-        ("codelet", pa.string()),
-        ("tile", pa.int64()),
-        ("worker", pa.int32()),
-        ("submit_s", pa.float64()),
-        ("ready_s", pa.float64()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("predicted_s", pa.float64()),
-        ("predicted_j", pa.float64()),
-    ]
-)
-"""Seconds on StarPU's clock (`windows` ties it to the others); joules net of idle; NaN: not predicted."""
+Mark = tuple[Snapshot, float]
+"""The counters as read, and StarPU's clock."""
 
-DECISIONS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("decision", pa.int64()),
-        ("task", pa.int64()),
-        ("codelet", pa.string()),
-        ("asker", pa.int32()),
-        ("worker", pa.int32()),
-        ("chosen", pa.bool_()),
-        ("now_s", pa.float64()),
-        ("length_s", pa.float64()),
-        ("energy_j", pa.float64()),
-        ("transfer_s", pa.float64()),
-        ("available_s", pa.float64()),
-        ("score", pa.float64()),
-    ]
-)
-"""A row per candidate of each decision. `asker`: the idle worker of a pull policy, -1 for placement. Where no candidate
-is chosen the asker was left idle, and `task` is the oldest one that it left."""
 
-WINDOWS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("channel", pa.string()),
-        ("in_total", pa.bool_()),
-        ("seconds", pa.float64()),
-        ("gross_j", pa.float64()),
-        ("idle_j", pa.float64()),
-        ("net_j", pa.float64()),
-        ("bound_j", pa.float64()),
-        ("quality", pa.string()),
-        ("complete", pa.bool_()),
-        ("resolvable", pa.bool_()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("start_t_mono_ns", pa.int64()),
-        ("end_t_mono_ns", pa.int64()),
-    ]
-)
-"""A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`."""
+@dataclass(frozen=True)
+class BatchRange:
+    """Mini-batches of one epoch, numbered from 1, with the marks at which they began and were done."""
 
-EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("epoch", pa.int32()),
-    ("images", pa.int64()),
-    ("seconds", pa.float64()),
-    ("loss", pa.float64()),
-    ("test_loss", pa.float64()),
-    ("accuracy", pa.float64()),
-    ("gross_j", pa.float64()),
-    ("net_j", pa.float64()),
-    ("bound_j", pa.float64()),
-    ("quality", pa.string()),
-    ("resolvable", pa.bool_()),
-]
-"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`..."""
+    epoch: int
+    first: int
+    last: int
+    begin: Mark
+    end: Mark
+
+
+_STALE_S = 5.0
+"""Live watts that are older are not shown."""
 
 
 @dataclass
 class OpenWindow:
-    """A window that is being counted; `energy` is there once its block is left."""
+    """A window that is being counted; `energy` is there once it is closed."""
 
     window: Window
+    name: str
+    epoch: int
     start_s: float
     energy: WindowEnergy | None = None
+    epoch_starts_s: list[float] = field(default_factory=list)
+    """On StarPU's clock, where the window holds several epochs."""
+    ranges: list[BatchRange] = field(default_factory=list)
 
 
 class Meter:
@@ -119,9 +76,15 @@ class Meter:
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
+        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN)
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
         self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
         self.channels = (*session.channels, *session.model_channels)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a counter in the total is read, so that a window can be too short to resolve."""
+        return any(channel.in_total for channel in self._session.channels.values())
 
     @contextmanager
     def window(self, name: str, epoch: int = 0) -> Iterator[OpenWindow]:
@@ -129,32 +92,79 @@ class Meter:
 
         A block that raises is not counted: its joules would be those of something else.
         """
+        opened = self.open(name, epoch)
+        yield opened
+        self.close_window(opened)
+
+    @contextmanager
+    def around(self, name: str) -> Iterator[OpenWindow]:
+        """Count the block around other windows, and the time between them."""
+        opened = self.open(name, 0)
+        yield opened
+        end_s = self._runtime.now_s()
+        opened.energy = opened.window.close(start_s=opened.start_s, end_s=end_s)
+        self._write(opened.energy, opened.start_s, end_s, last_epoch=0)
+        self._tell(opened.energy, 0)
+
+    def open(self, name: str, epoch: int) -> OpenWindow:
+        """Begin a window, to be ended by `close_window`."""
         start_s = self._runtime.now_s()
-        counted = OpenWindow(self._session.open_window(name, epoch), start_s)
-        yield counted
-        counted.window.stop()
+        return OpenWindow(self._session.open_window(name, epoch), name, epoch, start_s)
+
+    def mark(self) -> Mark:
+        """Read the counters now, for a range inside of a window."""
+        return self._session.snapshot(), self._runtime.now_s()
+
+    def close_window(self, opened: OpenWindow) -> WindowEnergy:
+        """End a window in which no task is left, and write down what it cost and what ran in it."""
+        opened.window.stop()
         end_s = self._runtime.now_s()
         tasks = self._take_tasks()
-        counted.energy = counted.window.close(tasks, start_s, end_s)
-        self._write(counted.energy, tasks, start_s, end_s)
-        self._write_decisions(name, epoch)
-        energy = counted.energy
-        self._events.emit("window", window=name, epoch=epoch, seconds=energy.seconds, gross_j=energy.total_j)
+        energy = opened.energy = opened.window.close(tasks, opened.start_s, end_s)
+        last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
+        self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
+        self._write_tasks(opened, tasks)
+        self._write_batches(opened, tasks)
+        self._write_breakdown(energy, tasks, opened.start_s, end_s, last_epoch)
+        self._write_decisions(opened.name, opened.epoch)
+        self._tell(energy, last_epoch)
+        self._tell_trouble(energy)
+        return energy
+
+    def _tell_trouble(self, energy: WindowEnergy) -> None:
+        """Say at once that a window has no joules, and why; training goes on."""
+        if self._session.trouble is not None and any(not part.complete for part in energy.channels.values()):
+            self._events.emit(
+                "notice", message=f"incomplete joules of {energy.name}: {self._session.trouble}"
+            )
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
         live = self._session.live()
         in_total = [name for name, channel in self._session.channels.items() if channel.in_total]
-        if not in_total or any(name not in live for name in in_total):
+        if not in_total or any(name not in live or live[name].age_s > _STALE_S for name in in_total):
             return None
         return sum(live[name].watts for name in in_total)
 
     def close(self) -> None:
         """End the tables."""
-        self._windows.close()
-        for table in (self._tasks, self._decisions):
+        for table in (self._windows, self._breakdown, self._tasks, self._decisions):
             if table is not None:
                 table.close()
+
+    def _tell(self, energy: WindowEnergy, last_epoch: int) -> None:
+        self._events.emit(
+            "window",
+            window=energy.name,
+            epoch=energy.index,
+            last_epoch=last_epoch,
+            seconds=energy.seconds,
+            gross_j=energy.total_j,
+            net_j=energy.total_net_j,
+            bound_j=energy.total_bound_j,
+            quality=energy.quality,
+            resolvable=energy.resolvable,
+        )
 
     def _take_tasks(self) -> dict[str, Any]:
         """The tasks that ended since the last call, by column, with the codelets' names."""
@@ -175,16 +185,61 @@ class Meter:
         where = {"window": [window] * len(records), "epoch": np.full(len(records), epoch, np.int32)}
         self._decisions.append({**self._columns(records), "chosen": records["chosen"] == 1, **where})
 
-    def _write(self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float) -> None:
-        if self._tasks is not None and len(tasks["task"]):
-            count = len(tasks["task"])
-            where = {"window": [energy.name] * count, "epoch": np.full(count, energy.index, np.int32)}
-            self._tasks.append({**tasks, **where})
+    def _write_tasks(self, opened: OpenWindow, tasks: Mapping[str, Any]) -> None:
+        count = len(tasks["task"])
+        if self._tasks is None or not count:
+            return
+        epoch = np.full(count, opened.epoch, np.int32)
+        if len(opened.epoch_starts_s) > 1:
+            epoch += np.searchsorted(opened.epoch_starts_s[1:], tasks["start_s"], side="right").astype(
+                np.int32
+            )
+        self._tasks.append({**tasks, "window": [opened.name] * count, "epoch": epoch})
+
+    def _write_breakdown(
+        self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float, last_epoch: int
+    ) -> None:
+        model = self._session.power_model
+        if model is None or not len(tasks["task"]):
+            return
+        found = break_down(model, tasks, start_s, end_s, energy.total_j)
+        self._breakdown.append_row(
+            {
+                "window": energy.name,
+                "epoch": energy.index,
+                "last_epoch": last_epoch,
+                **{f"{name}_j": joules for name, joules in found.parts_j.items()},
+                "remainder_j": found.remainder_j,
+                "total_j": found.total_j,
+                "quality": found.quality,
+            }
+        )
+
+    def _write_batches(self, opened: OpenWindow, tasks: Mapping[str, Any]) -> None:
+        """Count the ranges of mini-batches, now that the tasks are known."""
+        for part in opened.ranges:
+            (begin, start_s), (end, end_s) = part.begin, part.end
+            activity = self._session.activity(tasks, start_s, end_s, begin)
+            energy = self._session.count("batches", part.epoch, begin, end, activity)
+            self._write(energy, start_s, end_s, last_epoch=part.epoch, batches=(part.first, part.last))
+
+    def _write(
+        self,
+        energy: WindowEnergy,
+        start_s: float,
+        end_s: float,
+        *,
+        last_epoch: int,
+        batches: tuple[int, int] | None = None,
+    ) -> None:
         for name, channel in energy.channels.items():
             self._windows.append_row(
                 {
                     "window": energy.name,
                     "epoch": energy.index,
+                    "last_epoch": last_epoch,
+                    "first_batch": batches[0] if batches else None,
+                    "last_batch": batches[1] if batches else None,
                     "channel": name,
                     "in_total": channel.in_total,
                     "seconds": energy.seconds,
@@ -203,38 +258,24 @@ class Meter:
             )
 
 
-def epoch_schema(channels: tuple[str, ...]) -> pa.Schema:
-    """The columns of `epochs`, with those of each channel."""
-    own = [
-        (f"{channel}_{kind}_j", pa.float64()) for channel in channels for kind in ("gross", "net", "bound")
-    ]
-    return pa.schema(EPOCH_COLUMNS + own)
-
-
-def energy_columns(energy: WindowEnergy) -> dict[str, Any]:
-    """What a window's joules add to its epoch's row; None for what is not known."""
-    row: dict[str, Any] = {
-        "gross_j": energy.total_j,
-        "net_j": energy.total_net_j,
-        "bound_j": energy.total_bound_j,
-        "quality": energy.quality,
-        "resolvable": energy.resolvable,
-    }
-    for name, channel in energy.channels.items():
-        row[f"{name}_gross_j"] = channel.gross_j
-        row[f"{name}_net_j"] = channel.net_j
-        row[f"{name}_bound_j"] = channel.bound_j
-    return row
-
-
 def open_session(
-    run_dir: Path, sources: tuple[Any, ...], model: PowerModel, config: Mapping[str, Any], *, simulated: bool
+    run_dir: Path,
+    sources: tuple[Any, ...],
+    model: PowerModel,
+    config: Mapping[str, Any],
+    page: LivePage,
+    *,
+    simulated: bool,
 ) -> EnergySession:
-    """A session, not yet open, over these counters, with the power model for what none of them covers."""
+    """A session, not yet open, over these counters, with the power model for what none of them covers.
+
+    Live watts go to `page`.
+    """
     return EnergySession(
         sources,
         model,
         activity_quality="simulated" if simulated else "estimated",
         stream=PowerStream(power_stream_path(run_dir)),
         rate_hz=config["rate_hz"],
+        page=page,
     )

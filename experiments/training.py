@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from dahl import ops, starpu
 from dahl.context import Context
+from dahl.costs import MeasuredCosts
 from dahl.starpu.kernel import kernels_folder
-from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
-from energy import EnergySession, WindowEnergy
+from dahl.training import Hyperparameters, Trainer
+from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
-from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
+from experiments.accounting import Meter, open_session
+from experiments.epochs import Epochs
 from experiments.events import EventWriter
+from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
+from experiments.schemas import epoch_schema
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
 
@@ -25,23 +30,26 @@ def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, A
     Raises what training raises (KernelError, LossIsNotANumberError, SourceUnavailableError...), and
     KeyboardInterrupt where the user stopped it.
     """
-    runtime = workload.runtime(run_dir)
-    with cancel_on_interrupt(runtime.cancel):
+    page = LivePage()
+    runtime = workload.runtime(run_dir, page.array)
+    with closing(page), cancel_on_interrupt(runtime.cancel):
         try:
-            return runtime.run(_inside, run_dir, workload, events)
+            return runtime.run(_inside, run_dir, workload, events, page)
         except starpu.CancelledError as error:
             raise KeyboardInterrupt from error
 
 
 def _inside(
-    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter
+    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter, page: LivePage
 ) -> dict[str, Any]:
     config = workload.config
+    page.tie_clock(runtime.now_s() - time.monotonic())
     session = open_session(
         run_dir,
         workload.sources.sources,
         workload.power_model(runtime.workers),
         config["energy"],
+        page,
         simulated=workload.simulated,
     )
     with ExitStack() as stack:
@@ -62,16 +70,27 @@ def _inside(
         with meter.window("compilation"):
             trainer = make_trainer(make_context(runtime, workload), workload)
         _tell_the_tasks(run_dir, trainer, workload)
-        _measure_idle(session, config["energy"]["idle_baseline_s"], events)
-        epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
-        for epoch in range(1, config["epochs"] + 1):
-            row = _run_epoch(epoch, runtime, trainer, meter, workload, events)
-            epochs.append_row(row)
-            events.emit("epoch_end", **row)
+        baseline = take_baseline(session, runtime, config, events)
+        table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
+        with meter.around("run"):
+            Epochs(runtime, trainer, meter, workload, events, table).run()
+        drift = check_drift(session, runtime, baseline, events) if baseline else {}
+        if baseline:
+            _record_idle(run_dir, baseline, drift)
         return {
             "simulated": workload.simulated,
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
+            "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
+            "energy_trouble": session.trouble,
         }
+
+
+def _record_idle(run_dir: Path, baseline: IdleBaseline, drift: dict[str, Any]) -> None:
+    """Add the idle baseline and its check to `environment.json`."""
+    path = run_dir / records.ENVIRONMENT_NAME
+    environment = records.read_json(path)
+    environment["energy"] |= {"idle_baseline": baseline.to_json(), "idle_drift": drift}
+    records.write_json(path, environment)
 
 
 def kernels_are_cold() -> bool:
@@ -99,63 +118,6 @@ def make_trainer(context: Context, workload: Workload) -> Trainer:
     return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
 
-def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:
-    """Read the counters, where there are any, with StarPU up and its workers idle."""
-    if session.channels and seconds > 0:
-        events.emit("calibrating", message=f"idle baseline: reading the counters for {seconds:g} s")
-        session.measure_idle(seconds)
-
-
-def _run_epoch(
-    epoch: int,
-    runtime: starpu.Runtime,
-    trainer: Trainer,
-    meter: Meter,
-    workload: Workload,
-    events: EventWriter,
-) -> dict[str, Any]:
-    """Train one epoch and evaluate it, in windows of their own; returns its row."""
-
-    def on_batch(progress: BatchProgress) -> None:
-        live_w = meter.live_w()
-        if live_w is not None:
-            runtime.publish_watts(live_w)
-        if events.batch_is_due():
-            events.batch(
-                epoch=epoch,
-                images=progress.images,
-                seconds=progress.seconds,
-                loss=None if workload.simulated else progress.loss,
-                watts=live_w,
-            )
-
-    events.emit("epoch_start", epoch=epoch)
-    with meter.window("epoch", epoch) as counted:
-        result = trainer.run_epoch(epoch, on_batch)
-    evaluation = None
-    if workload.config["evaluate"] and not workload.simulated:
-        with meter.window("evaluation", epoch):
-            evaluation = trainer.evaluate()
-        events.emit("evaluated", epoch=epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
-    assert counted.energy is not None
-    return _row(result, evaluation, counted.energy, simulated=workload.simulated)
-
-
-def _row(
-    result: EpochResult, evaluation: Evaluation | None, energy: WindowEnergy, *, simulated: bool
-) -> dict[str, Any]:
-    """An epoch's row; a simulation computes nothing, so that it has no loss and no accuracy."""
-    return {
-        "epoch": result.epoch,
-        "images": result.images,
-        "seconds": result.seconds,
-        "loss": None if simulated else result.loss,
-        "test_loss": None if evaluation is None else evaluation.loss,
-        "accuracy": None if evaluation is None else evaluation.accuracy,
-        **energy_columns(energy),
-    }
-
-
 def _tell_what_runs(
     run_dir: Path, runtime: starpu.Runtime, workload: Workload, session: EnergySession, events: EventWriter
 ) -> None:
@@ -172,7 +134,9 @@ def _tell_what_runs(
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": absent,
+        "task_watts": _task_watts(workload),
     }
     records.write_json(path, environment)
     events.emit(
@@ -184,10 +148,18 @@ def _tell_what_runs(
         energy=_energy_words(workload, session),
     )
     if absent and not workload.sources.sources:
-        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        tried = ", ".join(absent)
         events.emit(
-            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+            "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
+
+
+def _task_watts(workload: Workload) -> str | None:
+    """Where the joules that policies see of each kind of task come from; None where they see none."""
+    if workload.costs is None:
+        return None
+    measured = isinstance(workload.costs, MeasuredCosts) and any(workload.costs.net_w.values())
+    return "experiments.calibrate" if measured else "power model"
 
 
 def _tell_the_tasks(run_dir: Path, trainer: Trainer, workload: Workload) -> None:

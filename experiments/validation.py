@@ -41,6 +41,15 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
 }
 
+_ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
+    "idle_baseline_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "min_window_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "window_batches": (
+        lambda v: v is None or (_is_int(v) and v >= 1),
+        "a whole number of mini-batches, at least 1, or null",
+    ),
+}
+
 KEYS = (*GROUPS, *_VALUES)
 
 
@@ -73,6 +82,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, (holds, expected) in _VALUES.items()
         if key in config and not holds(config[key])
     ]
+    energy = config.get("energy")
+    wrong += [
+        f"energy.{key}={energy[key]}: must be {expected}"
+        for key, (holds, expected) in _ENERGY_VALUES.items()
+        if isinstance(energy, Mapping) and key in energy and not holds(energy[key])
+    ]
     wrong += [
         f"{group}={config[group]}: must be one of {', '.join(options(group))}"
         for group in GROUPS
@@ -85,7 +100,18 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, value in config[group].items()
         if value == "???"
     ]
+    energy = config.get("energy")
+    rate_hz = energy.get("rate_hz", 1) if isinstance(energy, Mapping) else 1
+    if rate_hz != "???" and not _is_rate(rate_hz):
+        wrong.append(
+            f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+        )
     return wrong
+
+
+def _is_rate(value: Any) -> bool:
+    rates = value.values() if isinstance(value, Mapping) and value else [value]
+    return all(_is_number(rate) and 0 < rate < float("inf") for rate in rates)
 
 
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:

@@ -73,7 +73,7 @@ def area_bound(
     counts, lengths, units = _checked(counts, length_s, units)
     energies = np.asarray(energy_j, float)
     if energies.shape != lengths.shape or np.isnan(energies[~np.isnan(lengths)]).any():
-        raise ValueError("energy_j must be known wherever length_s is: measure it first")
+        raise ValueError("energy_j must be known wherever length_s is")
     if not (static_w >= 0 and math.isfinite(static_w)):
         raise ValueError(f"static_w must be 0 or more, got {static_w}")
     area, equal, upper, unit_s = _constraints(counts, lengths)

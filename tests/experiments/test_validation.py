@@ -45,6 +45,34 @@ def test_a_value_that_cannot_be_is_named_with_what_it_must_be(key: str, value: A
     assert refusal(**{key: value}) == [line]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("min_window_s", -1, "seconds, 0 or more"),
+        ("min_window_s", "long", "seconds, 0 or more"),
+        ("idle_baseline_s", float("nan"), "seconds, 0 or more"),
+        ("window_batches", 0, "a whole number of mini-batches, at least 1, or null"),
+    ],
+)
+def test_a_value_of_the_accounting_that_cannot_be_is_named(key: str, value: Any, expected: str) -> None:
+    assert refusal(energy={"sources": "auto", key: value}) == [f"energy.{key}={value}: must be {expected}"]
+
+
+@pytest.mark.parametrize(
+    "rate_hz", [0, -1, "often", None, {}, {"rapl": 0}, {"rapl": True}, {"rapl": {"dram": 1}}]
+)
+def test_a_rate_of_readings_that_is_none_is_refused_with_both_ways_to_give_it(rate_hz: Any) -> None:
+    (line,) = refusal(energy={"sources": "auto", "rate_hz": rate_hz})
+    assert line == (
+        f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+    )
+
+
+@pytest.mark.parametrize("rate_hz", [10, 0.5, {"default": 10}, {"rapl": 1000, "nvml": 20.0}])
+def test_a_rate_of_readings_may_be_one_for_all_or_one_for_each_source(rate_hz: Any) -> None:
+    validate(configuration(energy={"sources": "auto", "rate_hz": rate_hz}), processors=2)
+
+
 def test_simulated_nodes_place_every_layer_by_itself() -> None:
     simulated = {"name": "weak", "simulated": True}
     message = "fuse=True: a simulated node places every layer by itself; fuse=false or auto"
