@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from dahl.costs import CostModel, Estimates, cost_key, energy_j
-from dahl.ops.operation import Operation, ShapeError
+from dahl.ops.operation import Cost, Operation, ShapeError
 from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph
 from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
 
@@ -50,6 +50,8 @@ class Context:
         self._costs: dict[str, Costs] = {}
         self.footprints: list[str] = []
         """``cost_key`` by footprint number."""
+        self.work: dict[int, tuple[str, Cost]] = {}
+        """By footprint number: the kind of kernel, and the arithmetic and traffic of one task."""
         self._footprint_of: dict[str, int] = {}
         self._graph: TaskGraph | None = None
 
@@ -260,6 +262,7 @@ class Context:
                 for worker in workers
             ]
             energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]
+            self.work[self._footprint(key)] = operation.kind, operation.cost(shapes, scalars)
             factors = [self._estimates.factor(worker.worker_class, key) for worker in workers]
             self._costs[key] = Costs(
                 [length * factor for length, factor in zip(lengths, factors, strict=True)],

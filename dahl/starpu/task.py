@@ -253,14 +253,18 @@ class TaskGraph:
         """Return the codelet and the costs of each task."""
         return list(zip(self._codelets, self._costs, strict=True))
 
-    def dependencies(self) -> Dependencies:
-        """Return the order of the tasks, and of those of two submissions in a row."""
-        accesses = []
+    def accesses(self) -> list[list[tuple[DataHandle, Mode]]]:
+        """Return the data of each task, and how it accesses them."""
+        found = []
         for codelet, node in zip(self._codelets, self._nodes, strict=True):
             first, count = int(node[4]), int(node[5])
             handles = self._handles[first : first + count]
-            accesses.append([(id(handle), codelet.mode(i)) for i, handle in enumerate(handles)])
-        return dependencies(accesses)
+            found.append([(handle, codelet.mode(i)) for i, handle in enumerate(handles)])
+        return found
+
+    def dependencies(self) -> Dependencies:
+        """Return the order of the tasks, and of those of two submissions in a row."""
+        return dependencies([[(id(handle), mode) for handle, mode in used] for used in self.accesses()])
 
     def _freeze(self) -> tuple[Any, ...]:
         ffi = self._runtime.ffi
