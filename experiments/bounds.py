@@ -49,10 +49,16 @@ class EpochWork:
     energy_j: tuple[tuple[float, ...], ...]
     graphs: tuple[Graph, ...]
 
-    def least(self, deadline_s: float = math.inf) -> MixedBound:
-        """The least joules of any schedule by the deadline; raises BoundError where there is none."""
+    def least(self, deadline_s: float = math.inf, cap_w: float = math.inf) -> MixedBound:
+        """The least joules of any schedule by the deadline and under the cap; BoundError where there is none."""
         return mixed_bound(
-            self.graphs, self.length_s, self.energy_j, self.units, static_w=self.static_w, deadline_s=deadline_s
+            self.graphs,
+            self.length_s,
+            self.energy_j,
+            self.units,
+            static_w=self.static_w,
+            deadline_s=deadline_s,
+            cap_w=cap_w,
         )
 
     @cached_property

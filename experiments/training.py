@@ -70,7 +70,7 @@ def _inside(
         baseline = take_baseline(session, runtime, config, events)
         table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         with meter.around("run"):
-            Epochs(runtime, trainer, meter, workload, events, table, work).run()
+            Epochs(runtime, trainer, meter, workload, events, table, work if config["bound"] else None).run()
         drift = check_drift(session, runtime, baseline, events) if baseline else {}
         if baseline:
             _record_idle(run_dir, baseline, drift)

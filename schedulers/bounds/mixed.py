@@ -22,7 +22,7 @@ from schedulers.bounds.instance import ROUNDING, BoundError, Instance, check_ins
 from schedulers.bounds.rows import Rows
 
 MAX_ROUNDS = 40
-CUTS_A_ROUND = 60
+CUTS_A_ROUND = 150
 VIOLATED = 1e-6
 
 
@@ -232,10 +232,11 @@ class _Program:
             for r in range(self._classes):
                 over = (way[:, :n] * work[:, r]) @ way[:n] / self._given.units[r] - room
                 over[way == 0] = -1.0
-                worst = np.argsort(over, axis=None)[::-1][:CUTS_A_ROUND]
+                worst = np.flatnonzero(over > VIOLATED)
+                worst = worst[np.argsort(over.flat[worst])[::-1][:CUTS_A_ROUND]]
                 found += [(float(over.flat[at]), g, r, *divmod(int(at), n + 2)) for at in worst]
         found.sort(reverse=True)
-        broken = [cut[1:] for cut in found[:CUTS_A_ROUND] if cut[0] > VIOLATED and cut[1:] not in self._cuts]
+        broken = [cut[1:] for cut in found[:CUTS_A_ROUND] if cut[1:] not in self._cuts]
         for g, r, t, u in broken:
             self._add_cut(g, r, t, u)
         self._cuts.update(broken)
