@@ -3,6 +3,9 @@
 Takes the overrides of `experiments.run`, and those of `configs/pareto.yaml` as `pareto.KEY=VALUE`. Runs each policy
 with each of its parameters as a trial of its own on a simulated node, prints the table, names the front and writes
 `pareto.json`, `pareto.png` and `pareto.pdf` into the folder of the trials.
+
+`python -m experiments.pareto --table FOLDER...` reads what sweeps under these folders have left, and prints how far the
+best policies are from the bound and, for small graphs, from the best schedule, as Markdown.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from experiments.run import TRIAL_COMMAND, finalise, resolved, trial_environment
 from experiments.summary import scheduler_name, summarise
 from experiments.supervisor import supervise
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
+from experiments.pareto_table import print_table
 from schedulers.bounds import BoundError, FrontPoint
 
 NAME = "pareto"
@@ -240,7 +244,8 @@ def run(overrides: Sequence[str], sweep: Sweep, say: Any) -> tuple[list[Swept], 
             "comparison": asdict(swept.comparison),
         }
         stem = folder / (NAME if len(sweep.seeds) == 1 else f"{NAME}_seed{seed}")
-        records.write_json(stem.with_suffix(".json"), record)
+        records.write_json(stem.with_suffix(".json"), record | {"name": " · ".join(parts)})
+        records.write_json(folder / f"{stem.name}_{records.GRAPH_NAME}", {"work": swept.work.to_json()})
         from experiments.pareto_plot import plot
 
         plot(swept.points, swept.bound, swept.comparison.deadline_s, " · ".join(parts), stem)
@@ -253,6 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(given):
         print(__doc__)
         return 0
+    if given[:1] == ["--table"]:
+        return print_table([Path(folder) for folder in given[1:]])
     own = [argument.removeprefix("pareto.") for argument in given if argument.startswith("pareto.")]
     overrides = [argument for argument in given if not argument.startswith("pareto.")]
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.fronts import Point, front_of
 from schedulers.bounds import FrontPoint
 
-SHOWN = 3.0
+SHOWN = 2.2
 """The axes end at so many times the least seconds and joules found: policies far off would hide the fronts."""
 COLOURS = {"ours": "#0b6e99", "starpu": "#c2571a"}
 NAMES = {"ours": "this project's", "starpu": "StarPU's"}
@@ -68,14 +68,18 @@ def _draw_bound(axes: Any, bound: Sequence[FrontPoint], points: Sequence[Point])
 
 def _name_front(axes: Any, points: Sequence[Point]) -> None:
     """Name what is on the common front, each label below the last where they would meet."""
-    for number, point in enumerate(front_of(points)):
+    found: dict[FrontPoint, list[Point]] = {}
+    for point in front_of(points):
         assert point.place is not None
+        found.setdefault(point.place, []).append(point)
+    right = axes.get_xlim()[1]
+    for number, (place, equals) in enumerate(found.items()):
+        more = f" and {len(equals) - 1} more" if len(equals) > 1 else ""
         axes.annotate(
-            point.label,
-            (point.place.seconds, point.place.energy_j),
-            xytext=(14, 16 + 13 * (number % 4)),
-            textcoords="offset points",
-            fontsize=7,
-            color=COLOURS[point.side],
-            arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.6},
+            equals[0].label + more,
+            (place.seconds, place.energy_j),
+            xytext=(0.48 * right, axes.get_ylim()[1] * (0.72 - 0.045 * number)),
+            fontsize=8,
+            color=COLOURS[equals[0].side],
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
         )
