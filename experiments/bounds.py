@@ -37,8 +37,8 @@ from schedulers.bounds import (
 class EpochWork:
     """The tasks of one epoch, and a node's workers and watts.
 
-    ``length_s`` and ``energy_j`` are by kind of task and worker class, NaN where the class cannot run it; joules are net
-    of idle. ``static_w`` is what the machine draws with every worker idle.
+    ``length_s`` and ``energy_j`` are by kind of task and worker class, NaN where the class cannot run it; joules are
+    net of idle. ``static_w`` is what the machine draws with every worker idle.
     """
 
     classes: tuple[str, ...]
@@ -82,7 +82,9 @@ class EpochWork:
             bound = self.least(deadline_s)
             return FrontPoint(bound.makespan_s, bound.energy_j)
 
-        return energy_deadline_front(by_deadline, self.least_s * (1 + 1e-6), max(latest_s, self.least_s * 1.01))
+        return energy_deadline_front(
+            by_deadline, self.least_s * (1 + 1e-6), max(latest_s, self.least_s * 1.01)
+        )
 
     def best(self, deadline_s: float, limit_s: float) -> BestSchedule:
         """The best schedule found of one repetition of the only graph; see ``schedulers.bounds.best_schedule``."""
@@ -161,9 +163,7 @@ class EpochWork:
         )
 
 
-def epoch_work(
-    context: Context, graphs: Sequence[tuple[TaskGraph, int]], power: PowerModel
-) -> EpochWork:
+def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power: PowerModel) -> EpochWork:
     """Return what recorded graphs, each submitted so many times, are on the context's workers."""
     workers = context.runtime.workers
     classes = tuple(dict.fromkeys(worker.worker_class for worker in workers))
@@ -203,7 +203,9 @@ def epoch_work(
 def least_move_s(platform: Platform | None) -> Callable[[int], float]:
     """How long so many bytes take at least from main memory to a GPU or back, by the best of the links."""
     links = [gpu.link for gpu in platform.gpus] if platform else []
-    return lambda size: min((link.latency_s + size / link.bandwidth_bytes_per_s for link in links), default=0.0)
+    return lambda size: min(
+        (link.latency_s + size / link.bandwidth_bytes_per_s for link in links), default=0.0
+    )
 
 
 def describe_graphs(context: Context, graphs: Sequence[tuple[TaskGraph, int]]) -> GraphDescription:

@@ -27,11 +27,11 @@ from experiments import environment, records
 from experiments.bounds import EpochWork, read_work
 from experiments.explain import explain
 from experiments.fronts import Comparison, Point, Side, compare, front_of, least_seconds
+from experiments.pareto_table import print_table
 from experiments.run import TRIAL_COMMAND, finalise, resolved, trial_environment
 from experiments.summary import scheduler_name, summarise
 from experiments.supervisor import supervise
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
-from experiments.pareto_table import print_table
 from schedulers.bounds import BoundError, FrontPoint
 
 NAME = "pareto"
@@ -119,7 +119,9 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         config = resolved(cfg)
     validate({key: value for key, value in config.items() if key not in ("choices", "sweep")})
     if not config["platform"].get("simulated", True):
-        raise ConfigError("experiments.pareto compares with a bound of the model: give a simulated platform=NAME")
+        raise ConfigError(
+            "experiments.pareto compares with a bound of the model: give a simulated platform=NAME"
+        )
     return config
 
 
@@ -142,7 +144,9 @@ def run_one(config: dict[str, Any], folder: Path, label: str, side: Side) -> tup
     if outcome.stopped_by is not None:
         raise SystemExit(128 + outcome.stopped_by)
     summary = records.read_json(run_dir / records.SUMMARY_NAME)
-    return Point(label, side, summary["seconds_per_epoch"], summary["joules_per_epoch"], outcome.error), run_dir
+    return Point(
+        label, side, summary["seconds_per_epoch"], summary["joules_per_epoch"], outcome.error
+    ), run_dir
 
 
 def sweep_seed(sweep: Sweep, seed: int, overrides: Sequence[str], folder: Path, say: Any) -> Swept:
@@ -194,7 +198,8 @@ def show(swept: Swept) -> None:
     for point in sorted(swept.points, key=lambda p: (p.joules is None, p.joules or 0.0)):
         ratios = swept.work.ratios(point.joules)
         cells = [
-            "" if value is None else f"{value:#.4g}" for value in (point.joules, point.seconds, *ratios.values())
+            "" if value is None else f"{value:#.4g}"
+            for value in (point.joules, point.seconds, *ratios.values())
         ]
         table.add_row(point.label, point.side, *cells, "*" if point in on_front else "")
     console.print(table)
@@ -216,7 +221,11 @@ def comparison_lines(found: Comparison) -> list[str]:
         if best.label is None:
             lines.append(f"None of {name} policies ends by then.")
         else:
-            over = "" if best.over_bound is None else f", {best.over_bound:.3f} times the bound's controllable joules"
+            over = (
+                ""
+                if best.over_bound is None
+                else f", {best.over_bound:.3f} times the bound's controllable joules"
+            )
             lines.append(f"Best of {name} by then: {best.label}, {best.joules:.4g} J{over}.")
     lines.append(
         f"Hypervolume below {found.reference.seconds:.4g} s and {found.reference.energy_j:.4g} J: "

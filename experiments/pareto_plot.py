@@ -39,7 +39,10 @@ def plot(
         )
         front = [point.place for point in front_of(points, side) if point.place]  # type: ignore[arg-type]
         axes.step(
-            [place.seconds for place in front], [place.energy_j for place in front], where="post", color=COLOURS[side]
+            [place.seconds for place in front],
+            [place.energy_j for place in front],
+            where="post",
+            color=COLOURS[side],
         )
     axes.axvline(deadline_s, color="0.6", linestyle=":", label=f"deadline {deadline_s:.3g} s")
     _name_front(axes, points)

@@ -36,7 +36,10 @@ def print_table(folders: Sequence[Path]) -> int:
     """Print the table of every sweep under the folders; returns the exit status."""
     found = sorted({path for folder in folders for path in folder.rglob("pareto*.json")} - _graphs(folders))
     if not found:
-        print("error: no pareto.json under these folders; run `python -m experiments.pareto` first", file=sys.stderr)
+        print(
+            "error: no pareto.json under these folders; run `python -m experiments.pareto` first",
+            file=sys.stderr,
+        )
         return 2
     print("| " + " | ".join(HEAD) + " |")
     print("| --- | ---: | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
@@ -56,9 +59,7 @@ def _graphs(folders: Sequence[Path]) -> set[Path]:
 def row(path: Path) -> list[str]:
     """The cells of one sweep."""
     record = records.read_json(path)
-    work = EpochWork.from_json(
-        records.read_json(path.with_name(f"{path.stem}_{records.GRAPH_NAME}"))["work"]
-    )
+    work = EpochWork.from_json(records.read_json(path.with_name(f"{path.stem}_{records.GRAPH_NAME}"))["work"])
     points = [Point(**point) for point in record["points"]]
     found = compare(points, work, record["comparison"]["deadline_s"])
     return [

@@ -9,7 +9,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs"
-GROUPS = ("scheduler", "workload", "model", "dataset", "energy", "platform")
+GROUPS = ("scheduler", "model", "dataset", "energy", "platform", "workload")
 
 _Check = Callable[[Any], bool]
 

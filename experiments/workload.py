@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Workload:
     """Counters to read; none in a simulation."""
     graph: GraphDescription | None = None
     """What runs instead of training."""
-    estimates: Estimates = Estimates()
+    estimates: Estimates = field(default_factory=Estimates)
     costs: CostModel | None = None
     """Expected seconds of tasks: a platform's, or measured on this machine; None where nobody asked for them."""
 
@@ -124,7 +124,9 @@ def load_graph(config: Mapping[str, Any], platform: SimulatedNode | None) -> Gra
     if config["_target_"] is None:
         return None
     if platform is None:
-        raise GraphError("the tasks of this workload have no kernels: it runs on simulated nodes, platform=NAME")
+        raise GraphError(
+            "the tasks of this workload have no kernels: it runs on simulated nodes, platform=NAME"
+        )
     made: GraphWorkload = instantiate(config)
     graph = made.describe()
     arches = {arch for arch, classes in (("cpu", platform.cpu), ("cuda", platform.gpu)) if classes}

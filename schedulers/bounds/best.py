@@ -57,8 +57,8 @@ def best_schedule(
 
     Minimises ``sum e_tr x_tr + static_w T`` over whole x_tw (task t on worker w), start times and an order of each two
     tasks that could meet on a worker (Manne's disjunctive constraints). A class with as many workers as tasks can be
-    ready at once needs no order, unless they have memories of their own. Data that move between memories take the edge's
-    transfer; links that are busy take nothing.
+    ready at once needs no order, unless they have memories of their own. Data that move between memories take
+    the edge's transfer; links that are busy take nothing.
 
     ``limit_s`` ends the search; other arguments and errors are those of ``mixed_bound``. Raises ValueError for more
     than 64 tasks and BoundError where no schedule was found in time.

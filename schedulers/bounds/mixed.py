@@ -100,10 +100,7 @@ def _used_kinds(
         )
     if energies.shape != lengths.shape:
         raise ValueError(f"energy_j has the shape {energies.shape}, length_s {lengths.shape}")
-    renamed = [
-        replace(graph, kinds=np.searchsorted(used, graph.kinds).tolist())
-        for graph in graphs
-    ]
+    renamed = [replace(graph, kinds=np.searchsorted(used, graph.kinds).tolist()) for graph in graphs]
     return renamed, lengths[used], energies[used]
 
 

@@ -56,7 +56,16 @@ def test_the_front_of_a_chain_that_cannot_be_cheaper_is_one_point() -> None:
 
 
 def test_work_survives_json_and_what_cannot_run_stays_unknown() -> None:
-    one_class = EpochWork(("core", "card"), (1, 1), 1.0, ("a",), ((1.0, math.nan),), ((1.0, math.nan),), CHAIN.graphs, (False, True))
+    one_class = EpochWork(
+        ("core", "card"),
+        (1, 1),
+        1.0,
+        ("a",),
+        ((1.0, math.nan),),
+        ((1.0, math.nan),),
+        CHAIN.graphs,
+        (False, True),
+    )
     for work in (CHAIN, one_class):
         record = json.dumps(work.to_json()).replace("NaN", "null")
         again = EpochWork.from_json(json.loads(record))
@@ -65,7 +74,15 @@ def test_work_survives_json_and_what_cannot_run_stays_unknown() -> None:
 
 
 def run(tmp_path: Path, name: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Path]:
-    command = [sys.executable, "-m", "experiments.run", "epochs=1", f"output={tmp_path}", f"name={name}", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.run",
+        "epochs=1",
+        f"output={tmp_path}",
+        f"name={name}",
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, check=False)
     folders = sorted((tmp_path / name).glob("*")) if (tmp_path / name).exists() else [tmp_path]
     return done, folders[-1]
@@ -104,13 +121,17 @@ def test_its_graph_has_the_tasks_that_ran(cholesky: Path) -> None:
 
 
 def test_a_recorded_graph_runs_as_the_one_it_is_of(cholesky: Path, tmp_path: Path) -> None:
-    done, folder = run(tmp_path, "again", "workload=recorded", f"workload.file={cholesky}/graph.json", *SMALL[2:])
+    done, folder = run(
+        tmp_path, "again", "workload=recorded", f"workload.file={cholesky}/graph.json", *SMALL[2:]
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for key in ("joules_per_epoch", "seconds_per_epoch", "bound_ratio"):
         assert summary(folder)[key] == pytest.approx(summary(cholesky)[key], rel=1e-9)
 
 
-def test_estimates_that_are_wrong_move_what_is_predicted_and_not_what_tasks_take(cholesky: Path, tmp_path: Path) -> None:
+def test_estimates_that_are_wrong_move_what_is_predicted_and_not_what_tasks_take(
+    cholesky: Path, tmp_path: Path
+) -> None:
     done, folder = run(tmp_path, "biased", *SMALL, "+estimates.bias.card=3.0")
     assert done.returncode == 0, done.stdout + done.stderr
     means = []
@@ -154,7 +175,13 @@ def test_a_node_without_a_worker_for_some_codelet_stops_the_trial(cholesky: Path
     record["graph"]["kinds"][0]["arches"] = ["cuda"]
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(record))
-    no_cards = ("workload=recorded", f"workload.file={path}", "platform=cpu8_gpu2", "~platform.gpu", "+platform.gpu={}")
+    no_cards = (
+        "workload=recorded",
+        f"workload.file={path}",
+        "platform=cpu8_gpu2",
+        "~platform.gpu",
+        "+platform.gpu={}",
+    )
     done, _ = run(tmp_path, "bad", *no_cards)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "potrf runs on cuda only; platform cpu8_gpu2 has no such worker" in " ".join(done.stdout.split())

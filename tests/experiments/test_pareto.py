@@ -21,7 +21,9 @@ def pareto(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_sweep_is_every_combination_of_the_values() -> None:
-    sweep = load_sweep(["ours={edp: {energy_exponent: [1.0, 2.0], delay_exponent: [1.0]}}", "starpu={names: [dmda]}"])
+    sweep = load_sweep(
+        ["ours={edp: {energy_exponent: [1.0, 2.0], delay_exponent: [1.0]}}", "starpu={names: [dmda]}"]
+    )
     assert [label for label, _, _ in sweep.trials] == [
         "edp energy_exponent=1 delay_exponent=1",
         "edp energy_exponent=2 delay_exponent=1",

@@ -40,7 +40,10 @@ def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
     }
     parking_w = figures["static_w"] * np.array([0.5, 0.3]) / units
     kinds = rng.integers(0, 3, tasks).tolist()
-    moved_s, moved_again_s = rng.uniform(0.0, 3.0, len(edges)).tolist(), rng.uniform(0.0, 3.0, len(again)).tolist()
+    moved_s, moved_again_s = (
+        rng.uniform(0.0, 3.0, len(edges)).tolist(),
+        rng.uniform(0.0, 3.0, len(again)).tolist(),
+    )
     return Small(Graph(kinds, edges, again, repeats, moved_s, moved_again_s), figures, parking_w)
 
 

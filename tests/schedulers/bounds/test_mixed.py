@@ -111,7 +111,9 @@ def test_what_moves_between_memories_comes_later() -> None:
     graph = Graph([0, 1], [(0, 1)], transfer_s=[2.0])
     lengths = [[1.0, math.nan], [math.nan, 1.0]]
     assert least_graph_makespan_s([graph], lengths, [1, 1]) == pytest.approx(2.0, rel=1e-5)
-    assert least_graph_makespan_s([graph], lengths, [1, 1], apart=[False, True]) == pytest.approx(4.0, rel=1e-5)
+    assert least_graph_makespan_s([graph], lengths, [1, 1], apart=[False, True]) == pytest.approx(
+        4.0, rel=1e-5
+    )
     turns = Graph([0, 1], [(0, 1)], [(1, 0)], 10, [2.0], [3.0])
     there_and_back_s = least_graph_makespan_s([turns], lengths, [1, 1], apart=[False, True])
     assert there_and_back_s == pytest.approx(10 * (1 + 2 + 1) + 9 * 3, rel=1e-5)
