@@ -79,7 +79,10 @@ def _name_front(axes: Any, points: Sequence[Point]) -> None:
         more = f" and {len(equals) - 1} more" if len(equals) > 1 else ""
         colour = COLOURS[equals[0].side]
         at = (place.seconds, place.energy_j)
-        axes.annotate(str(number), at, xytext=(5, 4 - 14 * (number % 2)), textcoords="offset points", fontsize=8, color=colour)
+        below = 14 * (number % 2)  # neighbours on opposite sides
+        axes.annotate(
+            str(number), at, xytext=(5, 4 - below), textcoords="offset points", fontsize=8, color=colour
+        )
         text = f"{number}  {equals[0].label}{more}"
         axes.text(1.02, 1.0 - 0.05 * number, text, transform=axes.transAxes, fontsize=8, color=colour)
     axes.text(1.02, 1.0, "front of all", transform=axes.transAxes, fontsize=8)
