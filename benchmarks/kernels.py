@@ -45,6 +45,11 @@ class Work(CostModel):
         self.by_key[cost_key(operation, shapes, scalars)] = operation.cost(shapes, scalars)
         return UNKNOWN
 
+    def watts(
+        self, worker: starpu.Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
+        return UNKNOWN
+
 
 def ceilings(copy_mib: int) -> dict[str, float]:
     """This core's GFLOP/s in SGEMM and GB/s in a copy (bytes read plus bytes written), one thread each."""
@@ -67,10 +72,10 @@ def ceilings(copy_mib: int) -> dict[str, float]:
 
 @final
 class Run:
-    """Trains one model on one worker; each call is one round."""
+    """Trains one model on one worker, a task for each layer or fused; each call is one round."""
 
-    def __init__(self, model: str, batches: int) -> None:
-        self._model, self._batches = model, batches
+    def __init__(self, model: str, batches: int, *, fuse: bool) -> None:
+        self._model, self._batches, self._fuse = model, batches, fuse
         self._dataset = Synthetic(train_size=BATCH * batches, test_size=BATCH).load()
         self.work: dict[str, Cost] = {}
         self.tasks: dict[str, float] = {}
@@ -83,7 +88,7 @@ class Run:
     def _inside(self, runtime: starpu.Runtime) -> dict[str, float]:
         work = Work()
         context = Context(runtime, costs=work)
-        hyperparameters = Hyperparameters(batch_size=BATCH, tile=TILE)
+        hyperparameters = Hyperparameters(batch_size=BATCH, tile=TILE, fuse=self._fuse)
         trainer = Trainer(context, getattr(models, self._model)(), self._dataset, hyperparameters)
         trainer.run_epoch(0, max_batches=2)
         runtime.take_trace()
@@ -170,7 +175,11 @@ def main() -> int:
     """Measure, print, record."""
     chosen = _parser().parse_args()
     machine = measuring.Machine()
-    runs = {model: Run(model, chosen.batches) for model in chosen.models}
+    runs = {
+        f"{model}{', fused' if fuse else ''}": Run(model, chosen.batches, fuse=fuse)
+        for model in chosen.models
+        for fuse in (False, True)
+    }
     cases: dict[str, measuring.Case] = {"core": lambda: ceilings(chosen.copy_mib), **runs}
     with threadpool_limits(1):  # BLAS runs inside a task
         for run in runs.values():

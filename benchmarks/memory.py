@@ -1,6 +1,6 @@
 """Memory of a training process by epoch: resident now, and the most so far.
 
-At most ``BATCHES_AHEAD`` mini-batches are submitted ahead, and the trace is taken after each epoch, as a run
+Few mini-batches are submitted ahead, and the trace is taken after each epoch, as a run
 does. So from the second epoch on nothing may grow.
 """
 
@@ -20,7 +20,7 @@ from benchmarks import measuring
 from dahl import models, starpu
 from dahl.context import Context
 from dahl.datasets import Dataset, FashionMnist, Synthetic
-from dahl.training import BATCHES_AHEAD, Hyperparameters, Trainer
+from dahl.training import Hyperparameters, Trainer
 
 EPOCHS = 6
 FLAT_MIB = 2.0
@@ -51,7 +51,7 @@ def train(dataset: Dataset, epochs: int, scheduler: str, batch_size: int, worker
     points = [Point("data set loaded", *memory_mib())]
 
     def main(runtime: starpu.Runtime) -> None:
-        hyperparameters = Hyperparameters(batch_size=batch_size, tile=min(16, batch_size))
+        hyperparameters = Hyperparameters(batch_size=batch_size, tile=min(16, batch_size), fuse=True)
         trainer = Trainer(Context(runtime), models.basic_cnn(), dataset, hyperparameters)
         points.append(Point("before training", *memory_mib()))
         for epoch in range(1, epochs + 1):
@@ -112,7 +112,7 @@ def main() -> int:
     growth_mib = _growth_mib(epochs) if len(epochs) > 1 else None
     measuring.show(
         f"basic_cnn on {len(dataset.train.labels):,} images of {dataset.name}, batch {chosen.batch}, "
-        f"{chosen.workers} workers, at most {BATCHES_AHEAD} mini-batches submitted ahead",
+        f"{chosen.workers} workers",
         ["when", "resident MiB", "peak MiB", "tasks", "images/s"],
         [_row(point) for point in points],
         [_verdict(growth_mib, len(epochs)), machine.line(spread=False)],
@@ -127,7 +127,6 @@ def main() -> int:
         batch=chosen.batch,
         workers=chosen.workers,
         scheduler=chosen.scheduler,
-        batches_ahead=BATCHES_AHEAD,
         points=points,
         growth_mib=growth_mib,
         flat=None if growth_mib is None else growth_mib <= FLAT_MIB,

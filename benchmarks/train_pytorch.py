@@ -29,7 +29,7 @@ def network(model: str) -> nn.Module:
 
 
 def train(
-    net: nn.Module, x: torch.Tensor, y: torch.Tensor, batch: int, memory_format: torch.memory_format
+    net: Any, x: torch.Tensor, y: torch.Tensor, batch: int, memory_format: torch.memory_format
 ) -> float:
     """Train one epoch and return its seconds; SGD with momentum, as this project does."""
     optimiser = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
@@ -55,12 +55,16 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     formats = {"eager": torch.contiguous_format, "channels_last": torch.channels_last}
+    if job["compile"]:
+        formats = {"compiled": torch.channels_last}
     found = {}
     for model, images in job["images"].items():
         x, y = torch.randn(images, 1, 28, 28), torch.randint(0, 10, (images,))
         for batch in job["batches"]:
             for name, memory_format in formats.items():
                 net = network(model).to(memory_format=memory_format)
+                if job["compile"]:
+                    net = torch.compile(net)
                 found[f"{model}, batch {batch}; {name}"] = images / train(net, x, y, batch, memory_format)
     return found
 

@@ -270,8 +270,8 @@ class Sequential:
             raise ValueError(f"{self.name} does not end in Linear: its number of classes is fixed")
         return replace(self, layers=(*self.layers[:-1], Linear(classes)))
 
-    def parameters(self, ctx: Context, input_shape: Shape, seed: int) -> tuple[Parameter, ...]:
-        """New parameters, uniform in +-1 / sqrt(fan_in) for weight and bias alike: PyTorch's defaults.
+    def initial_values(self, input_shape: Shape, seed: int) -> dict[str, np.ndarray]:
+        """Values to start from, by name, uniform in +-1 / sqrt(fan_in) for weight and bias alike: PyTorch's defaults.
 
         Drawn in float64 from `numpy.random.Generator(PCG64(seed))` and rounded to float32:
         layer after layer, the weight before the bias, in C order.
@@ -279,7 +279,7 @@ class Sequential:
         """
         generator = np.random.Generator(np.random.PCG64(seed))
         seen: Counter[str] = Counter()
-        made = []
+        made = {}
         for layer, shape, _ in self._shapes(input_shape):
             shapes = layer.parameter_shapes(shape)
             if not shapes:
@@ -289,8 +289,13 @@ class Sequential:
             bound = 1.0 / math.sqrt(elements(shapes[0][1:]))
             for part, size in zip(("weight", "bias"), shapes, strict=True):
                 values = generator.uniform(-bound, bound, size).astype(np.float32)
-                made.append(_parameter(ctx, f"{word}{seen[word]}.{part}", values))
-        return tuple(made)
+                made[f"{word}{seen[word]}.{part}"] = values
+        return made
+
+    def parameters(self, ctx: Context, input_shape: Shape, seed: int) -> tuple[Parameter, ...]:
+        """New parameters of `initial_values`."""
+        start = self.initial_values(input_shape, seed)
+        return tuple(_parameter(ctx, name, values) for name, values in start.items())
 
     def network(
         self,

@@ -14,16 +14,13 @@ from typing import Any, final
 
 import numpy as np
 
-from dahl import ops
 from dahl.context import Context
-from dahl.datasets import Dataset, Split
+from dahl.datasets import Dataset
 from dahl.layers import Sequential
-from dahl.network import Network, Parameter
-from dahl.starpu import Step, TaskGraph
-from dahl.tensor import Tensor
-
-BATCHES_AHEAD = 2
-"""How many mini-batches may be submitted before the first of them is done."""
+from dahl.network import Parameter
+from dahl.recording import LayerRecorder, Recorder, Source, Update
+from dahl.recording_fused import StepRecorder, fused_operations
+from dahl.starpu import TaskGraph
 
 
 class LossIsNotANumberError(ArithmeticError):
@@ -41,6 +38,8 @@ class Hyperparameters:
     momentum: float = 0.9
     weight_decay: float = 0.0
     seed: int = 0
+    fuse: bool = False
+    """Whether layers that follow each other are one task: faster on CPUs, less to place."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -103,75 +102,37 @@ class Evaluation:
 
 
 @final
-class _Source:
-    """A split in StarPU's care, with the order in which its images are taken."""
-
-    def __init__(self, context: Context, split: Split, dataset: Dataset, name: str) -> None:
-        self.count = len(split.labels)
-        self.images = context.tensor(split.images, name=f"{name} images", copy=False)
-        self.labels = context.tensor(
-            np.ascontiguousarray(split.labels, np.int32), name=f"{name} labels", copy=False
-        )
-        self.order = context.tensor(np.arange(self.count, dtype=np.int64), name=f"{name} order")
-        self.mean = context.tensor(np.asarray(dataset.mean, np.float32), name="mean")
-        self.std = context.tensor(np.asarray(dataset.std, np.float32), name="std")
-
-    def gather(self, context: Context, network: Network, first: int, stride: int) -> None:
-        """Fill a network's input from the images ``first + step * stride`` and on."""
-        starts = np.cumsum([0, *(shape[0] for shape in network.input.tile_shapes)])[:-1]
-        firsts = [Step(first + int(start), stride) for start in starts]
-        context.submit(
-            ops.GATHER,
-            self.images,
-            self.labels,
-            self.order,
-            self.mean,
-            self.std,
-            network.input,
-            network.labels,
-            first=firsts,
-        )
-
-
-@final
-@dataclass(frozen=True)
-class _Batches:
-    """The graph of the full mini-batches of a pass, and of the shorter last one where there is one."""
-
-    full: TaskGraph | None
-    count: int
-    last: TaskGraph | None
-    last_images: int
-
-
-@final
 class Trainer:
     """Trains ``model`` on ``dataset``; parameters start from ``hyperparameters.seed``."""
 
     def __init__(
         self, context: Context, model: Sequential, dataset: Dataset, hyperparameters: Hyperparameters
     ) -> None:
-        self._context, self._dataset = context, dataset
-        self._model = model.with_classes(len(dataset.classes))
         self._runtime, self._hyper = context.runtime, hyperparameters
-        self._shape = dataset.image_shape
-        self.parameters: tuple[Parameter, ...] = self._model.parameters(
-            context, self._shape, hyperparameters.seed
+        self._recorder = _recorder(
+            context, model.with_classes(len(dataset.classes)), dataset, hyperparameters
         )
-        self._train = _Source(context, dataset.train, dataset, "train")
-        self._test = _Source(context, dataset.test, dataset, "test")
-        self._losses = self._slots(self._train.count, np.float64)
-        self._test_losses = self._slots(self._test.count, np.float64)
-        self._test_correct = self._slots(self._test.count, np.int64)
-        self._training = self._batches(self._train, self._record_training)
-        self._testing = self._batches(self._test, self._record_testing)
+        self._train = Source(context, dataset.train, dataset, "train")
+        self._test = Source(context, dataset.test, dataset, "test")
+        self._training = self._recorder.batches(self._train, hyperparameters.batch_size, training=True)
+        self._testing = self._recorder.batches(self._test, hyperparameters.batch_size, training=False)
 
     # ---- what users call ----
 
     @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The trained tensors; those of ``fuse`` are one vector."""
+        return self._recorder.parameters
+
+    @property
     def batches_per_epoch(self) -> int:
         """Number of mini-batches of one epoch, a shorter last one included."""
-        return self._training.count + (self._training.last is not None)
+        return self._training.total
+
+    @property
+    def tasks_per_batch(self) -> int:
+        """Tasks of a mini-batch of training."""
+        return self._training.tasks
 
     @property
     def epoch_graphs(self) -> list[tuple[TaskGraph, int]]:
@@ -193,21 +154,26 @@ class Trainer:
             raise ValueError(f"max_batches must be at least 1, got {max_batches}")
         generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
         self._train.order.write(generator.permutation(self._train.count))
-        self._losses.write(np.zeros(self._losses.shape))
+        self._recorder.clear_losses()
         self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()
         total = self.batches_per_epoch if max_batches is None else min(max_batches, self.batches_per_epoch)
-        tasks = len(self._training.full or self._training.last or [])
-        for batch in range(total):
-            self._submit(self._training, batch)
-            self._runtime.wait_submitted(tasks * BATCHES_AHEAD)
+        ahead = self._recorder.batches_ahead
+        reported = 0
+        self._loss = 0.0
+        for first in range(0, total, ahead // 2):
+            until = min(first + ahead // 2, total)
+            for batch in range(first, until):
+                self._training.submit(batch)
+            self._runtime.wait_submitted(self._training.tasks * ahead)
             # One more stays unreported: a mini-batch's loss may be recorded after the next one's forward tasks.
-            done = batch - BATCHES_AHEAD
-            if done > 0 and batch < self._training.count:
-                self._report(epoch, done, total, start_s, on_batch)
+            done = min(until, self._training.count) - ahead - 1
+            if done > reported:
+                self._report(epoch, reported, done, total, start_s, on_batch)
+                reported = done
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
-        loss = self._report(epoch, total, total, start_s, on_batch)
+        loss = self._report(epoch, reported, total, total, start_s, on_batch)
         return EpochResult(epoch, self._images(total), start_s, end_s, loss)
 
     def evaluate(self, max_batches: int | None = None) -> Evaluation:
@@ -215,19 +181,17 @@ class Trainer:
         if max_batches is not None and max_batches < 1:
             raise ValueError(f"max_batches must be at least 1, got {max_batches}")
         start_s = self._runtime.now_s()
-        count = self._testing.count + (self._testing.last is not None)
-        total = count if max_batches is None else min(max_batches, count)
-        tasks = len(self._testing.full or self._testing.last or [])
+        total = self._testing.total if max_batches is None else min(max_batches, self._testing.total)
         for batch in range(total):
-            self._submit(self._testing, batch)
-            self._runtime.wait_submitted(tasks * BATCHES_AHEAD)
+            self._testing.submit(batch)
+            self._runtime.wait_submitted(self._testing.tasks * self._recorder.batches_ahead)
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
         if self._runtime.simulated:
             return Evaluation(math.nan, math.nan, start_s, end_s)
         images = min(self._test.count, total * self._hyper.batch_size)
-        loss = float(self._test_losses.numpy()[:total].sum()) / images
-        return Evaluation(loss, float(self._test_correct.numpy()[:total].sum()) / images, start_s, end_s)
+        loss, correct = self._recorder.tested(total)
+        return Evaluation(loss / images, correct / images, start_s, end_s)
 
     def rehearse(self, repeats: int) -> None:
         """Run each recorded mini-batch a few times, on images in a random order, for the lengths of its tasks.
@@ -246,7 +210,7 @@ class Trainer:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name, float32."""
-        return {parameter.name: parameter.value.numpy() for parameter in self.parameters}
+        return self._recorder.weights()
 
     def weights_sha256(self) -> str:
         """Return a digest of every parameter's name, shape and bits."""
@@ -255,58 +219,7 @@ class Trainer:
             digest.update(f"{name} {value.shape} ".encode() + value.tobytes())
         return digest.hexdigest()
 
-    # ---- recording ----
-
-    def _slots(self, images: int, dtype: Any) -> Tensor:
-        return self._context.tensor(
-            np.zeros(math.ceil(images / self._hyper.batch_size), dtype), name="by batch"
-        )
-
-    def _batches(self, source: _Source, record: Callable[[int, int], TaskGraph]) -> _Batches:
-        size = self._hyper.batch_size
-        count, rest = divmod(source.count, size)
-        full = record(size, 0) if count else None
-        return _Batches(full, count, record(rest, count) if rest else None, rest)
-
-    def _network(self, batch: int, *, training: bool) -> Network:
-        tile = min(self._hyper.tile, batch)
-        return self._model.network(
-            self._context, self.parameters, self._shape, batch, tile, training=training
-        )
-
-    def _record_training(self, batch: int, first_batch: int) -> TaskGraph:
-        size, hyper, context = self._hyper.batch_size, self._hyper, self._context
-        network = self._network(batch, training=True)
-        with context.record() as graph:
-            self._train.gather(context, network, first_batch * size, size)
-            network.forward()
-            network.loss_and_gradient()
-            context.submit(ops.RECORD, self._losses, network.loss, index=Step(first_batch, 1))
-            network.backward()
-            network.update(hyper.learning_rate, hyper.momentum, hyper.weight_decay)
-        return graph
-
-    def _record_testing(self, batch: int, first_batch: int) -> TaskGraph:
-        size, context = self._hyper.batch_size, self._context
-        network = self._network(batch, training=False)
-        with context.record() as graph:
-            self._test.gather(context, network, first_batch * size, size)
-            network.forward()
-            network.measure_loss()
-            network.count_correct()
-            context.submit(ops.RECORD, self._test_losses, network.loss, index=Step(first_batch, 1))
-            context.submit(ops.RECORD_COUNT, self._test_correct, network.correct, index=Step(first_batch, 1))
-        return graph
-
     # ---- running ----
-
-    def _submit(self, batches: _Batches, batch: int) -> None:
-        if batch < batches.count:
-            assert batches.full is not None
-            batches.full.submit(batch)
-        else:
-            assert batches.last is not None
-            batches.last.submit(0)
 
     def _images(self, batches: int) -> int:
         return min(self._train.count, batches * self._hyper.batch_size)
@@ -314,25 +227,53 @@ class Trainer:
     def _report(
         self,
         epoch: int,
+        reported: int,
         done: int,
         total: int,
         start_s: float,
         on_batch: Callable[[BatchProgress], None] | None,
     ) -> float:
-        """Check the losses of the mini-batches done so far, tell how far the epoch is, and return their mean loss."""
+        """Check the losses since the last report, tell how far the epoch is, and return the mean loss so far."""
         images = self._images(done)
         if self._runtime.simulated:
             loss = math.nan
         else:
-            values: Any = self._losses.tiles[0].handle.array
-            wrong = np.flatnonzero(~np.isfinite(values[:done]))
+            values = self._recorder.losses(reported, done)
+            wrong = np.flatnonzero(~np.isfinite(values))
             if wrong.size:
                 self._runtime.cancel()
                 raise LossIsNotANumberError(
-                    f"the loss became {values[wrong[0]]} at mini-batch {wrong[0] + 1} of epoch {epoch}; "
+                    f"the loss became {values[wrong[0]]} at mini-batch {reported + wrong[0] + 1} of epoch {epoch}; "
                     f"try a learning_rate below {self._hyper.learning_rate}"
                 )
-            loss = float(values[:done].sum()) / images
+            self._loss += float(values.sum()) if done < total else 0.0
+            loss = (self._recorder.losses(0, total).sum() if done == total else self._loss) / images
         if on_batch:
             on_batch(BatchProgress(epoch, images, self._images(total), self._runtime.now_s() - start_s, loss))
-        return loss
+        return float(loss)
+
+
+def can_fuse(model: Sequential, image_shape: tuple[int, ...]) -> bool:
+    """Whether layers of a model can be one task, for images (C, H, W)."""
+    return fused_operations(model, image_shape) is not None
+
+
+def _recorder(context: Context, model: Sequential, dataset: Dataset, hyper: Hyperparameters) -> Recorder:
+    """One task for each layer, or fused."""
+    update = Update(hyper.learning_rate, hyper.momentum, hyper.weight_decay)
+    layout: dict[str, Any] = {
+        "batch_size": hyper.batch_size,
+        "tile": hyper.tile,
+        "update": update,
+        "seed": hyper.seed,
+    }
+    shape = dataset.image_shape
+    if hyper.fuse:
+        operations = fused_operations(model, shape)
+        if operations is None:
+            raise ValueError(
+                f"fuse: {model.name} has no layers that can be one task; train it with fuse=false"
+            )
+        return StepRecorder(context, model, shape, operations, **layout)
+    images = len(dataset.train.labels), len(dataset.test.labels)
+    return LayerRecorder(context, model, shape, **layout, images=images)

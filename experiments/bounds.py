@@ -175,7 +175,7 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
     move_s = least_move_s(context.runtime.platform)
     for graph, times in graphs:
         kinds = []
-        for _, costs in graph.tasks():
+        for _, costs in graph.codelets():
             assert costs is not None, "a simulated task has costs"
             if costs.footprint not in rows:
                 rows[costs.footprint] = len(rows)
@@ -217,7 +217,7 @@ def describe_graphs(context: Context, graphs: Sequence[tuple[TaskGraph, int]]) -
     parts = []
     for graph, times in graphs:
         tasks = []
-        for (codelet, costs), accesses in zip(graph.tasks(), graph.accesses(), strict=True):
+        for (codelet, costs), accesses in zip(graph.codelets(), graph.accesses(), strict=True):
             assert costs is not None, "a simulated task has costs"
             if costs.footprint not in rows:
                 rows[costs.footprint] = len(rows)

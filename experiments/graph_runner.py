@@ -13,8 +13,11 @@ from dahl.ops.operation import Cost, Operation
 from dahl.starpu import TaskGraph
 from dahl.starpu.kernel import Kernel, Operand
 from dahl.tensor import Tensor
-from dahl.training import BATCHES_AHEAD, BatchProgress, EpochResult
+from dahl.training import BatchProgress, EpochResult
 from experiments.graphs import GraphDescription, GraphTask, TaskKind
+
+GRAPHS_AHEAD = 2
+"""How many graphs may be submitted before the first of them is done."""
 
 MAX_BUFFERS = 8
 """StarPU's ``STARPU_NMAXBUFS``: a task with more data gives all that it only reads as one repeated operand."""
@@ -47,7 +50,7 @@ class GraphRunner:
         for graph, times in self.epoch_graphs:
             for step in range(times):
                 graph.submit(step)
-                self._runtime.wait_submitted(len(graph) * BATCHES_AHEAD)
+                self._runtime.wait_submitted(len(graph) * GRAPHS_AHEAD)
                 if on_batch is not None:
                     on_batch(BatchProgress(epoch, 0, 0, self._runtime.now_s() - start_s, math.nan))
         self._runtime.wait_all()

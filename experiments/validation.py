@@ -25,7 +25,8 @@ def _is_number(value: Any) -> bool:
 _VALUES: dict[str, tuple[_Check, str]] = {
     "epochs": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
     "batch_size": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
-    "tile": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "tile": (lambda v: v == "auto" or (_is_int(v) and v >= 1), "a whole number, at least 1, or auto"),
+    "fuse": (lambda v: isinstance(v, bool) or v == "auto", "true, false or auto"),
     "workers": (
         lambda v: v is None or (_is_int(v) and v >= 1),
         "a whole number, at least 1, or null for all that there are",
@@ -110,6 +111,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, value in config[group].items()
         if value == "???"
     ]
+    energy = config.get("energy")
+    rate_hz = energy.get("rate_hz", 1) if isinstance(energy, Mapping) else 1
+    if rate_hz != "???" and not _is_rate(rate_hz):
+        wrong.append(
+            f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+        )
     return wrong
 
 
@@ -127,14 +134,21 @@ def _wrong_estimates(estimates: Any) -> list[str]:
     ]
 
 
+def _is_rate(value: Any) -> bool:
+    rates = value.values() if isinstance(value, Mapping) and value else [value]
+    return all(_is_number(rate) and 0 < rate < float("inf") for rate in rates)
+
+
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     wrong = []
-    if config["tile"] > config["batch_size"]:
+    if config["tile"] != "auto" and config["tile"] > config["batch_size"]:
         wrong.append(
             f"tile={config['tile']} is larger than batch_size={config['batch_size']}: "
             "a mini-batch is cut into tiles"
         )
     simulated = config["platform"].get("simulated", True)
+    if simulated and config["fuse"] is True:
+        wrong.append("fuse=True: a simulated node places every layer by itself; fuse=false or auto")
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
     if config["workload"].get("_target_") is not None and not simulated:

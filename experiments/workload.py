@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
 
 from dahl import starpu
 from dahl.costs import CostModel, Estimates
-from energy import PowerModel, Selection, power_model_for, select_sources
+from dahl.training import can_fuse
+from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
+from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
 from experiments.graphs import GraphDescription, GraphError, GraphWorkload
 from experiments.platform import SimulatedNode
@@ -42,8 +45,11 @@ class Workload:
         """Whether time and joules are a simulation's."""
         return self.platform is not None
 
-    def runtime(self, run_dir: Path) -> starpu.Runtime:
-        """A StarPU that has not started yet, with its files in the run's own folder."""
+    def runtime(self, run_dir: Path, live_watts: np.ndarray | None = None) -> starpu.Runtime:
+        """A StarPU that has not started yet, with its files in the run's own folder.
+
+        `live_watts` is the memory in which a policy finds the watts of the machine.
+        """
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
             scheduler=self._installable(),
@@ -53,6 +59,7 @@ class Workload:
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
             energy_weight=self._energy_weight(),
+            live_watts=live_watts,
         )
 
     def _energy_weight(self) -> starpu.EnergyWeight | None:
@@ -60,6 +67,18 @@ class Workload:
         if not isinstance(own, StarPUScheduler) or not own.weighs_energy:
             return None
         return starpu.EnergyWeight(own.gamma_us_per_j, own.idle_w)
+
+    @property
+    def fuse(self) -> bool:
+        """Whether layers that follow each other are one task.
+
+        ``auto``: on this machine, whose workers are alike, where the model has such layers.
+        Simulated nodes keep one task a layer, since that is what there is to place.
+        """
+        chosen = self.config["fuse"]
+        if chosen == "auto":
+            return not self.simulated and can_fuse(self.model, self.dataset.image_shape)
+        return bool(chosen)
 
     @property
     def explains(self) -> bool:
@@ -81,9 +100,11 @@ class Workload:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the scheduler places by expected times that have to be measured first."""
+        """Whether the scheduler needs expected times or joules, which have to be measured first."""
         own = self.scheduler
-        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
+        if isinstance(own, StarPUScheduler):
+            return not self.simulated and own.needs_costs
+        return not self.simulated and not {"length_s", "energy_j"}.isdisjoint(own.NEEDS)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:
@@ -106,7 +127,11 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
-    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    _check_rate_names(config["energy"].get("rate_hz", {}))
+    sources = Selection((), ())
+    if platform is None:
+        energy = config["energy"]
+        sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     costs = platform.costs if platform else None
     check_bias(config["estimates"]["bias"], platform)
     estimates = Estimates(**config["estimates"])
@@ -144,6 +169,16 @@ def check_bias(bias: Mapping[str, float], platform: SimulatedNode | None) -> Non
     unknown = [name for name in bias if name not in classes]
     if unknown:
         raise ValueError(f"estimates.bias names {unknown[0]}; there are: {', '.join(classes)}")
+
+
+def _check_rate_names(rate_hz: RateHz) -> None:
+    """Raise ValueError where a rate is for no source that there is."""
+    known = (*SOURCES, DEFAULT_RATE)
+    for name in rate_hz if isinstance(rate_hz, Mapping) else ():
+        if name not in known:
+            raise ValueError(
+                f"energy.rate_hz.{name}: there is no such energy source; there are {', '.join(known)}"
+            )
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:

@@ -7,10 +7,10 @@ The caller sees to it that BLAS uses one thread per worker.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import llvmlite.binding
-import scipy.linalg.cython_blas
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import get_cython_function_address, intrinsic
@@ -20,15 +20,16 @@ PLAIN = ord("N")
 TRANSPOSED = ord("T")
 
 
-def _register_symbol() -> None:
-    prototype = repr(scipy.linalg.cython_blas.__pyx_capi__["sgemm"])
+def load_blas() -> None:
+    """Let kernels that call `sgemm` be compiled, or loaded from the cache. Raises ImportError for an unfit SciPy."""
+    blas = importlib.import_module(
+        "scipy.linalg.cython_blas"
+    )  # takes a fifth of a second, so not with this module
+    prototype = repr(blas.__pyx_capi__["sgemm"])
     if "(char *, char *, int *, int *, int *," not in prototype:
         raise ImportError(f"SciPy's BLAS must take 32-bit sizes (an LP64 build of SciPy), found {prototype}")
     address = get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
     llvmlite.binding.add_symbol(_SYMBOL, address)
-
-
-_register_symbol()
 
 
 def _sgemm_code(context: Any, builder: Any, signature: Any, args: Any) -> Any:

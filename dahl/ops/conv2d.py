@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.blas import load_blas
 from dahl.ops.conv2d_direct import (
     direct_backward_input,
     direct_backward_input_floats,
@@ -173,7 +174,7 @@ _DEFAULTS = {"stride": 1, "padding": 0}
 
 def _kernel(name: str, function: Any, first: str, second: str, out: str) -> Kernel:
     operands = (floats(first, "r", 4), floats(second, "r", 4), floats(out, "w", 4))
-    return Kernel(name, function, operands, _SCALARS, scratch=True)
+    return Kernel(name, function, operands, _SCALARS, scratch=True, load=load_blas)
 
 
 CONV2D = Operation(

@@ -29,7 +29,8 @@ _ARCHES = ("cpu",)  # a data set stays in main memory, where it may be larger th
 
 
 @inline_kernel
-def _normalise(pixels: ByteArray, scale: float, shift: float, out: FloatArray) -> None:
+def normalise(pixels: ByteArray, scale: float, shift: float, out: FloatArray) -> None:
+    """out = pixels * scale + shift."""
     factor = np.float32(scale)
     offset = np.float32(shift)
     for i in range(out.size):
@@ -60,7 +61,7 @@ def _gather(
         for c in range(x.shape[1]):
             if std[c] == 0.0:
                 raise ValueError("gather: std is 0")
-            _normalise(
+            normalise(
                 images[source, c].reshape(plane),
                 1.0 / (_PIXEL_MAX * std[c]),
                 -float(mean[c]) / std[c],

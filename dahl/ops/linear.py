@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dahl.ops.blas import PLAIN, TRANSPOSED, sgemm
+from dahl.ops.blas import PLAIN, TRANSPOSED, load_blas, sgemm
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -89,7 +89,9 @@ def _reference_backward_weight(inputs: Arrays, scalars: Scalars) -> dict[str, An
 
 
 LINEAR = Operation(
-    Kernel("linear", _linear, (floats("x", "r", 2), floats("w", "r", 2), floats("y", "w", 2))),
+    Kernel(
+        "linear", _linear, (floats("x", "r", 2), floats("w", "r", 2), floats("y", "w", 2)), load=load_blas
+    ),
     _check_forward,
     _cost_forward,
     _reference,
@@ -102,6 +104,7 @@ LINEAR_BACKWARD_INPUT = Operation(
         "linear_backward_input",
         _linear_backward_input,
         (floats("dy", "r", 2), floats("w", "r", 2), floats("dx", "w", 2)),
+        load=load_blas,
     ),
     _check_backward_input,
     _cost_backward_input,
@@ -115,6 +118,7 @@ LINEAR_BACKWARD_WEIGHT = Operation(
         "linear_backward_weight",
         _linear_backward_weight,
         (floats("x", "r", 2), floats("dy", "r", 2), floats("dw", "w", 2)),
+        load=load_blas,
     ),
     _check_backward_weight,
     _cost_backward_weight,

@@ -15,8 +15,8 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 LANES = 16
-_FLAGS = ("contract", "reassoc", "nsz")  # those of the kernels: no nnan
-_FLOAT, _BYTE, _INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+FLAGS = ("contract", "reassoc", "nsz")  # those of the kernels: no nnan
+FLOAT, BYTE, INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
 
 
 class _VectorType(types.Type):
@@ -24,53 +24,53 @@ class _VectorType(types.Type):
         super().__init__(name="Vector16Float32")
 
 
-_VECTOR = _VectorType()
+VECTOR = _VectorType()
 
 
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, front_type: Any) -> None:
-        super().__init__(manager, front_type, ir.VectorType(_FLOAT, LANES))
+        super().__init__(manager, front_type, ir.VectorType(FLOAT, LANES))
 
 
-def _pointer(context: Any, builder: Any, signature: Any, args: Any, at: int, lanes: int) -> Any:
+def vector_pointer(context: Any, builder: Any, signature: Any, args: Any, at: int, lanes: int) -> Any:
     """Pointer to `lanes` elements of the array argument `at`, from the offset argument that follows it."""
     data = context.make_array(signature.args[at])(context, builder, args[at]).data
     element = data.type.pointee
     return builder.bitcast(builder.gep(data, [args[at + 1]]), ir.VectorType(element, lanes).as_pointer())
 
 
-def _constant(element: Any, values: Any) -> Any:
+def constant(element: Any, values: Any) -> Any:
     return ir.Constant(ir.VectorType(element, len(values)), list(values))
 
 
-def _shuffle(builder: Any, a: Any, b: Any, lanes: Any) -> Any:
-    return builder.shuffle_vector(a, b, _constant(_INT, lanes))
+def shuffle(builder: Any, a: Any, b: Any, lanes: Any) -> Any:
+    return builder.shuffle_vector(a, b, constant(INT, lanes))
 
 
 def _load(typing_context, array, offset):  # type: ignore[no-untyped-def]
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, args, 0, LANES), align=4)
+        return builder.load(vector_pointer(context, builder, signature, args, 0, LANES), align=4)
 
-    return _VECTOR(array, types.int64), code
+    return VECTOR(array, types.int64), code
 
 
 def _store(typing_context, vector, array, offset):  # type: ignore[no-untyped-def]
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[0], _pointer(context, builder, signature, args, 1, LANES), align=4)
+        builder.store(args[0], vector_pointer(context, builder, signature, args, 1, LANES), align=4)
         return context.get_dummy_value()
 
-    return types.void(_VECTOR, array, types.int64), code
+    return types.void(VECTOR, array, types.int64), code
 
 
 def _splat_code(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(ir.VectorType(_FLOAT, LANES), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
-    return _shuffle(builder, first, undefined, [0] * LANES)
+    undefined = ir.Constant(ir.VectorType(FLOAT, LANES), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(INT, 0))
+    return shuffle(builder, first, undefined, [0] * LANES)
 
 
 def _splat(typing_context, value):  # type: ignore[no-untyped-def]
-    return _VECTOR(types.float32), lambda context, builder, signature, args: _splat_code(builder, args[0])
+    return VECTOR(types.float32), lambda context, builder, signature, args: _splat_code(builder, args[0])
 
 
 def _load_splat(typing_context, array, offset):  # type: ignore[no-untyped-def]
@@ -78,27 +78,27 @@ def _load_splat(typing_context, array, offset):  # type: ignore[no-untyped-def]
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         return _splat_code(builder, builder.load(builder.gep(data, [args[1]])))
 
-    return _VECTOR(array, types.int64), code
+    return VECTOR(array, types.int64), code
 
 
 def _multiply_add(typing_context, total, a, b):  # type: ignore[no-untyped-def]
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        product = builder.fmul(args[1], args[2], flags=_FLAGS)
-        return builder.fadd(args[0], product, flags=_FLAGS)
+        product = builder.fmul(args[1], args[2], flags=FLAGS)
+        return builder.fadd(args[0], product, flags=FLAGS)
 
-    return _VECTOR(_VECTOR, _VECTOR, _VECTOR), code
+    return VECTOR(VECTOR, VECTOR, VECTOR), code
 
 
 def _keep_last(typing_context, vector, count):  # type: ignore[no-untyped-def]
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        first = builder.sub(ir.Constant(_INT, LANES), builder.trunc(args[1], _INT))
-        undefined = ir.Constant(ir.VectorType(_INT, LANES), ir.Undefined)
-        bound = builder.insert_element(undefined, first, ir.Constant(_INT, 0))
-        bound = _shuffle(builder, bound, undefined, [0] * LANES)
-        kept = builder.icmp_signed(">=", _constant(_INT, range(LANES)), bound)
-        return builder.select(kept, args[0], _constant(_FLOAT, [0.0] * LANES))
+        first = builder.sub(ir.Constant(INT, LANES), builder.trunc(args[1], INT))
+        undefined = ir.Constant(ir.VectorType(INT, LANES), ir.Undefined)
+        bound = builder.insert_element(undefined, first, ir.Constant(INT, 0))
+        bound = shuffle(builder, bound, undefined, [0] * LANES)
+        kept = builder.icmp_signed(">=", constant(INT, range(LANES)), bound)
+        return builder.select(kept, args[0], constant(FLOAT, [0.0] * LANES))
 
-    return _VECTOR(_VECTOR, types.int64), code
+    return VECTOR(VECTOR, types.int64), code
 
 
 def _sum_lanes(typing_context, vector):  # type: ignore[no-untyped-def]
@@ -106,28 +106,28 @@ def _sum_lanes(typing_context, vector):  # type: ignore[no-untyped-def]
         value, lanes = args[0], LANES
         while lanes > 1:
             lanes //= 2
-            low = _shuffle(builder, value, value, range(lanes))
-            value = builder.fadd(low, _shuffle(builder, value, value, range(lanes, 2 * lanes)))
-        return builder.extract_element(value, ir.Constant(_INT, 0))
+            low = shuffle(builder, value, value, range(lanes))
+            value = builder.fadd(low, shuffle(builder, value, value, range(lanes, 2 * lanes)))
+        return builder.extract_element(value, ir.Constant(INT, 0))
 
-    return types.float32(_VECTOR), code
+    return types.float32(VECTOR), code
 
 
 def _largest_of_windows(windows: int) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def pointer(at: int, lanes: int) -> Any:
-            return _pointer(context, builder, signature, args, at, lanes)
+            return vector_pointer(context, builder, signature, args, at, lanes)
 
         rows = [builder.load(pointer(at, 2 * windows), align=4) for at in (0, 2)]
         even, odd = range(0, 2 * windows, 2), range(1, 2 * windows, 2)
-        best, *others = [_shuffle(builder, row, row, lanes) for row in rows for lanes in (even, odd)]
-        where = _constant(_BYTE, [0] * windows)
+        best, *others = [shuffle(builder, row, row, lanes) for row in rows for lanes in (even, odd)]
+        where = constant(BYTE, [0] * windows)
         for number, candidate in enumerate(others, start=1):
             # A number gives way to a larger one or to a NaN; a NaN stays.
             take = builder.fcmp_unordered(">", candidate, best)
             take = builder.and_(take, builder.fcmp_ordered("ord", best, best))
             best = builder.select(take, candidate, best)
-            where = builder.select(take, _constant(_BYTE, [number] * windows), where)
+            where = builder.select(take, constant(BYTE, [number] * windows), where)
         builder.store(best, pointer(4, windows), align=4)
         builder.store(where, pointer(6, windows), align=1)
         return context.get_dummy_value()
@@ -142,18 +142,18 @@ def _largest_of_windows(windows: int) -> Any:
 def _spread_windows(windows: int) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def pointer(at: int, lanes: int) -> Any:
-            return _pointer(context, builder, signature, args, at, lanes)
+            return vector_pointer(context, builder, signature, args, at, lanes)
 
         values = builder.load(pointer(0, windows), align=4)
         where = builder.load(pointer(2, windows), align=1)
-        zero = _constant(_FLOAT, [0.0] * windows)
+        zero = constant(FLOAT, [0.0] * windows)
         parts = []
         for number in range(4):
-            here = builder.icmp_unsigned("==", where, _constant(_BYTE, [number] * windows))
+            here = builder.icmp_unsigned("==", where, constant(BYTE, [number] * windows))
             parts.append(builder.select(here, values, zero))
         interleaved = [half for window in range(windows) for half in (window, windows + window)]
         for at, (left, right) in ((4, parts[:2]), (6, parts[2:])):
-            builder.store(_shuffle(builder, left, right, interleaved), pointer(at, 2 * windows), align=4)
+            builder.store(shuffle(builder, left, right, interleaved), pointer(at, 2 * windows), align=4)
         return context.get_dummy_value()
 
     def typing(typing_context, gradient, at_gradient, place, at_place, top, at_top, bottom, at_bottom):  # type: ignore[no-untyped-def]

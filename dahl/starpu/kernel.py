@@ -65,6 +65,8 @@ class Kernel:
     operands: tuple[Operand, ...]
     scalars: tuple[tuple[str, str], ...] = ()
     scratch: bool = False
+    load: Callable[[], None] | None = None
+    """Called before the kernel is compiled or loaded: brings in a library that it calls."""
 
     def __post_init__(self) -> None:
         if any(operand.repeated for operand in self.operands[:-1]):
@@ -240,6 +242,8 @@ def compile_kernel(kernel: Kernel) -> Any:
     A function that cannot be imported by name (a closure, one typed at a prompt) is compiled without the disk cache.
     Raises Numba's own typing error where the function cannot be compiled.
     """
+    if kernel.load:
+        kernel.load()
     if _importable(kernel.function):
         return _load_cached(kernel).entry
     namespace: dict[str, Any] = {"plain": kernel.function}

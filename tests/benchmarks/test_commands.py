@@ -113,6 +113,11 @@ def test_kernels_lists_every_kind_of_task_of_a_model(tmp_path: Path) -> None:
     assert conv["gflop_per_s"] == pytest.approx(flops / conv["us"]["median"] / 1e3)
     assert {kind.split("/")[0] for kind in kinds} >= {"gather", "max_pool2d_backward", "sgd_2d", "record"}
     assert found["us_per_batch"]["basic_cnn"]["batch"]["median"] > 0
+    fused = {row["kind"].split("/")[0]: row for row in found["kinds"]["basic_cnn, fused"]}
+    # Forward four results of each of 4 x 13 x 13 windows, backward one, 9 taps each; the linear layer three times.
+    flops = 2 * 16 * (5 * 676 * 9 + 3 * 676 * 10)
+    assert fused["cnn_step"]["gflop_per_s"] == pytest.approx(flops / fused["cnn_step"]["us"]["median"] / 1e3)
+    assert set(fused) == {"cnn_step", "sum_and_step"}
 
 
 def test_the_work_of_a_task_is_noted_under_its_kind_and_its_length_stays_unknown() -> None:
@@ -125,13 +130,22 @@ def test_the_work_of_a_task_is_noted_under_its_kind_and_its_length_stays_unknown
 
 def test_training_without_pytorch_says_so_and_measures_the_rest(tmp_path: Path) -> None:
     arguments = ("--models", "basic_cnn", "--batches", "32", "--images", "64", "--rounds", "1")
-    found, printed = run("training", tmp_path, *arguments, "--pytorch-python", str(tmp_path / "python"))
+    plot = tmp_path / "tiles.svg"
+    other = ("--pytorch-python", str(tmp_path / "python"), "--plot", str(plot))
+    found, printed = run("training", tmp_path, *arguments, *other)
     assert "no PyTorch here" in printed
     assert found["pytorch"] is None
     assert found["times_the_best_pytorch"] == {}
     cells = found["images_per_s"]["basic_cnn, batch 32"]
     assert "dahl, 1 workers" in cells
     assert all(cell["median"] > 0 for cell in cells.values())
+    tiles = found["tiles"]["1"]["basic_cnn, batch 32"]
+    assert set(tiles) == {"16", "32"}
+    for tile, figures in tiles.items():
+        assert 0 < figures["outside_kernels"] < 1
+        assert figures["estimated_j_per_1000_images"] > 0
+        assert figures["tasks_per_batch"] == 32 / int(tile) + 1
+    assert plot.stat().st_size > 0
 
 
 def test_training_compares_what_the_other_interpreter_measures(tmp_path: Path) -> None:
@@ -151,3 +165,48 @@ def test_training_compares_what_the_other_interpreter_measures(tmp_path: Path) -
 def test_a_process_that_fails_ends_the_training_benchmark_with_its_last_words(tmp_path: Path) -> None:
     _, printed = run("training", tmp_path, "--scheduler", "nobody", "--images", "64", "--rounds", "1", code=1)
     assert "no scheduler 'nobody'" in printed
+
+
+def test_alumet_import_reads_a_recording_by_every_reader(tmp_path: Path) -> None:
+    arguments = ("--gigabytes", "0.001", "--rounds", "1", "--kinds", "all metrics")
+    found, printed = run("alumet_import", tmp_path, *arguments)
+    readers = {"import_recording", "lines counted", "pyarrow.csv alone", "pandas.read_csv"}
+    file = found["files"]["all metrics"]
+    assert 900_000 < file["bytes"] < 1_100_000
+    assert set(file["cases"]) == readers
+    assert all(case["mb_per_s"]["lowest"] > 0 < case["peak_mib"]["lowest"] for case in file["cases"].values())
+    figures = file["cases"]["import_recording"]
+    fast = figures["mb_per_s"]["median"] >= 100 and figures["peak_mib"]["highest"] <= 300
+    assert found["target_holds"] == {"all metrics": fast}
+    assert "at least 100 MB/s in at most 300 MiB" in printed
+
+
+def test_the_sampler_is_measured_alone_where_no_other_reader_is_installed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"missing": "nobody is installed"}\'\n')
+    python.chmod(0o755)
+    arguments = ("--seconds", "0.5", "--rounds", "1", "--rates", "100", "--readings", "50")
+    found, printed = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
+    assert set(found["sampling"]) == set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
+    for case, figures in found["sampling"].items():
+        assert figures["percent"]["median"] > 0
+        assert found["waking"][case]["percent"]["median"] > 0
+        assert 0 < figures["late_p50_us"]["median"] <= figures["late_p99_us"]["median"]
+    assert found["readings"]["dahl"]["counters"]["median"] == 6
+    assert set(found["readings"]) == {"dahl"}
+    assert len(found["missing"]) == 3
+    assert "nobody is installed: python -m pip install" in printed
+    share = found["sampling"]["busy, 100 Hz"]["percent"]["median"]
+    assert found["targets"]["busy, 100 Hz: at most 1 % of a core"] is (share <= 1.0)
+
+
+def test_other_readers_are_measured_on_the_same_tree(tmp_path: Path) -> None:
+    """A stand-in for an interpreter with the other readers, which answers 10 us to everything."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"us": 10.0, "counters": 2}\'\n')
+    python.chmod(0o755)
+    arguments = ("--seconds", "0.3", "--rounds", "1", "--rates", "50", "--readings", "50")
+    found, _ = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
+    assert set(found["readings"]) == {"dahl", "pyRAPL", "CodeCarbon", "Zeus"}
+    assert found["readings"]["Zeus"]["us"]["median"] == 10.0
+    assert found["missing"] == []

@@ -8,17 +8,27 @@ Buffers start out as NaN (or a recognisable integer), so that a kernel that read
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
-from numba import njit
+from numba import config, njit
+
+from dahl import ops
+from dahl.starpu.kernel import kernels_folder
 
 _POISON = {"f": np.nan, "i": -77, "u": 201}
 
 
 @cache
 def compiled(function):
-    """The function as StarPU's wrapper compiles it."""
-    return njit(function, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+    """The function as StarPU's wrapper compiles it, kept on disk for as long as no source beside it changes."""
+    kept = not hasattr(function, "py_func") and "<locals>" not in function.__qualname__
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(kernels_folder(Path(ops.__file__).parent) / "functions")
+    try:
+        return njit(function, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy", cache=kept)
+    finally:
+        config.CACHE_DIR = before
 
 
 def poison(shape, dtype="float32"):
@@ -42,6 +52,8 @@ def execute(operation, arrays, **scalars):
     tail = [(int if kind == "int64" else float)(values[name]) for name, kind in operation.kernel.scalars]
     if operation.kernel.scratch:
         tail.append(poison(operation.scratch_floats(shapes, values)))
+    if operation.kernel.load:
+        operation.kernel.load()
     function = compiled(operation.kernel.function)
     if operands[-1].repeated:
         for index, item in enumerate(arrays[-1]):

@@ -71,6 +71,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "epochs": 1,
         "batch_size": 64,
         "tile": 16,
+        "fuse": "auto",
         "workers": None,
         "seed": 0,
         "learning_rate": 0.02,

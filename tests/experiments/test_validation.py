@@ -26,8 +26,8 @@ def test_a_good_configuration_passes() -> None:
         ("epochs", "many", "epochs=many: must be a whole number, at least 1"),
         ("epochs", True, "epochs=True: must be a whole number, at least 1"),
         ("batch_size", -4, "batch_size=-4: must be a whole number, at least 1"),
-        ("tile", 0, "tile=0: must be a whole number, at least 1"),
-        ("tile", 1.5, "tile=1.5: must be a whole number, at least 1"),
+        ("tile", 0, "tile=0: must be a whole number, at least 1, or auto"),
+        ("tile", 1.5, "tile=1.5: must be a whole number, at least 1, or auto"),
         ("workers", 0, "workers=0: must be a whole number, at least 1, or null for all that there are"),
         ("seed", -1, "seed=-1: must be a whole number, at least 0 and below 2^63"),
         ("learning_rate", 0, "learning_rate=0: must be a number above 0"),
@@ -56,6 +56,30 @@ def test_a_value_that_cannot_be_is_named_with_what_it_must_be(key: str, value: A
 )
 def test_a_value_of_the_accounting_that_cannot_be_is_named(key: str, value: Any, expected: str) -> None:
     assert refusal(energy={"sources": "auto", key: value}) == [f"energy.{key}={value}: must be {expected}"]
+
+
+@pytest.mark.parametrize(
+    "rate_hz", [0, -1, "often", None, {}, {"rapl": 0}, {"rapl": True}, {"rapl": {"dram": 1}}]
+)
+def test_a_rate_of_readings_that_is_none_is_refused_with_both_ways_to_give_it(rate_hz: Any) -> None:
+    (line,) = refusal(energy={"sources": "auto", "rate_hz": rate_hz})
+    assert line == (
+        f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+    )
+
+
+@pytest.mark.parametrize("rate_hz", [10, 0.5, {"default": 10}, {"rapl": 1000, "nvml": 20.0}])
+def test_a_rate_of_readings_may_be_one_for_all_or_one_for_each_source(rate_hz: Any) -> None:
+    validate(configuration(energy={"sources": "auto", "rate_hz": rate_hz}), processors=2)
+
+
+def test_simulated_nodes_place_every_layer_by_itself() -> None:
+    simulated = {"name": "weak", "simulated": True}
+    message = "fuse=True: a simulated node places every layer by itself; fuse=false or auto"
+    assert refusal(fuse=True, platform=simulated) == [message]
+    assert refusal(fuse="maybe") == ["fuse=maybe: must be true, false or auto"]
+    for fuse in (False, "auto"):
+        validate(configuration(fuse=fuse, platform=simulated), processors=2)
 
 
 def test_a_tile_is_no_larger_than_the_batch() -> None:

@@ -1,0 +1,129 @@
+"""Training with fused tasks: the same as with a task for each layer, and the same bits whatever cuts and places it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dahl.layers import Conv2d, Flatten, Linear, Sequential
+from dahl.models import basic_cnn, lenet
+from dahl.training import Hyperparameters, LossIsNotANumberError
+from tests.dahl.test_training import (
+    NumpyTraining,
+    assert_close_losses,
+    assert_close_weights,
+    check_evaluation,
+)
+from tests.dahl.trainers import ODD, WORKERS, synthetic, training
+
+MODELS = {"basic_cnn": basic_cnn(), "lenet": lenet(filters=(16, 32), units=16)}
+each_model = pytest.mark.parametrize("name", MODELS)
+HYPER: dict[str, Any] = {"learning_rate": 0.03, "momentum": 0.8, "weight_decay": 0.01, "seed": 3}
+MANY = {**ODD, "train_size": 200}
+
+
+@each_model
+@pytest.mark.parametrize(
+    ("shape", "batch_size", "tile"),
+    [
+        (ODD, 16, 16),
+        (ODD, 53, 10),
+        (ODD, 64, 64),
+        (MANY, 96, 32),
+        ({**ODD, "train_size": 12}, 1, 1),
+        ({**ODD, "channels": 1, "height": 28, "width": 28}, 40, 32),
+    ],
+)
+def test_fused_epochs_match_plain_numpy(name: str, shape: dict[str, int], batch_size: int, tile: int) -> None:
+    dataset, hyper = synthetic(**shape), {**HYPER, "batch_size": batch_size, "tile": tile}
+    with training(dataset, MODELS[name], fuse=True, **hyper) as (trainer, _):
+        expected = NumpyTraining(trainer, dataset, name, Hyperparameters(**hyper))
+        for epoch in (1, 2):
+            result = trainer.run_epoch(epoch)
+            assert_close_losses(result.loss, expected.run_epoch(epoch)[-1])
+        assert_close_weights(trainer.weights(), expected.weights)
+        check_evaluation(trainer, dataset, name)
+
+
+@each_model
+def test_fused_and_unfused_training_agree_within_rounding(name: str) -> None:
+    weights = []
+    for fuse in (False, True):
+        with training(synthetic(**MANY), MODELS[name], fuse=fuse, batch_size=64, tile=32, **HYPER) as (
+            trainer,
+            _,
+        ):
+            start = trainer.weights()
+            for epoch in (1, 2):
+                trainer.run_epoch(epoch)
+            weights.append(trainer.weights())
+    assert_close_weights(weights[1], weights[0])
+    assert any((weights[1][key] != start[key]).any() for key in start)
+
+
+def fused_sha256(name: str, scheduler: str, workers: int, tile: int, batch_size: int = 64) -> str:
+    with training(
+        synthetic(**MANY),
+        MODELS[name],
+        scheduler=scheduler,
+        workers=workers,
+        fuse=True,
+        batch_size=batch_size,
+        tile=tile,
+    ) as (trainer, _):
+        for epoch in (1, 2):
+            trainer.run_epoch(epoch)
+        return trainer.weights_sha256()
+
+
+@each_model
+def test_fused_bits_do_not_depend_on_tile_scheduler_or_workers(name: str) -> None:
+    """Mini-batches of 64, the last of 8; of 80, whose tiles of 32 do not divide it, the last of 40."""
+    for batch_size in (64, 80):
+        expected = fused_sha256(name, "eager", 1, 16, batch_size)
+        for scheduler in ("lws", "random", "dmda", "EagerEnergy"):
+            for tile in (16, 32, 64):
+                assert fused_sha256(name, scheduler, WORKERS, tile, batch_size) == expected
+    assert fused_sha256(name, "eager", 1, 5) != fused_sha256(name, "eager", 1, 16), "the digest tells bits"
+
+
+def test_a_mini_batch_is_a_task_for_each_tile_and_one_for_the_update() -> None:
+    with training(synthetic(**MANY), fuse=True, batch_size=64, tile=16, trace=True) as (trainer, runtime):
+        assert trainer.tasks_per_batch == 5
+        trainer.run_epoch(1)
+        names = [codelet.name for codelet in runtime.codelets]
+        ran = [names[number] for number in runtime.take_trace()["codelet"]]
+        assert (ran.count("cnn_step"), ran.count("sum_and_step"), len(ran)) == (13, 4, 17)
+
+
+def test_a_fused_loss_that_is_no_number_stops_training() -> None:
+    message = "the loss became nan at mini-batch 2 of epoch 1"
+    with (
+        training(synthetic(**MANY), fuse=True, batch_size=16, tile=16, learning_rate=1e30) as (trainer, _),
+        pytest.raises(LossIsNotANumberError, match=message),
+    ):
+        trainer.run_epoch(1)
+
+
+def test_a_model_without_layers_that_fuse_is_refused_by_name() -> None:
+    model = Sequential((Conv2d(2), Flatten(), Linear(3)), name="bare")
+    with (
+        pytest.raises(ValueError, match="bare has no layers that can be one task; train it with fuse=false"),
+        training(synthetic(**ODD), model, fuse=True),
+    ):
+        pass
+
+
+def test_the_losses_of_an_epoch_are_those_of_its_mini_batches() -> None:
+    """Reports come in groups of mini-batches: the last tells the mean over all images, those before it over theirs."""
+    dataset = synthetic(**{**ODD, "train_size": 2100})
+    with training(dataset, fuse=True, batch_size=16, tile=16, learning_rate=1e-30) as (trainer, _):
+        seen: list[Any] = []
+        result = trainer.run_epoch(1, seen.append)
+        assert len(seen) > 1
+        assert seen[-1].images == 2100
+        assert all(np.isfinite(progress.loss) for progress in seen)
+        assert abs(seen[-2].loss - result.loss) < 0.2
+        assert seen[-1].loss == result.loss
