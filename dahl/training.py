@@ -20,6 +20,7 @@ from dahl.layers import Sequential
 from dahl.network import Parameter
 from dahl.recording import LayerRecorder, Recorder, Source, Update
 from dahl.recording_fused import StepRecorder, fused_operations
+from dahl.starpu import TaskGraph
 
 
 class LossIsNotANumberError(ArithmeticError):
@@ -133,6 +134,12 @@ class Trainer:
         """Tasks of a mini-batch of training."""
         return self._training.tasks
 
+    @property
+    def epoch_graphs(self) -> list[tuple[TaskGraph, int]]:
+        """The recorded mini-batches of one epoch of training, and how often each is submitted."""
+        batches = self._training
+        return [(graph, n) for graph, n in ((batches.full, batches.count), (batches.last, 1)) if graph]
+
     def run_epoch(
         self,
         epoch: int,
@@ -148,9 +155,7 @@ class Trainer:
         generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
         self._train.order.write(generator.permutation(self._train.count))
         self._recorder.clear_losses()
-        self._runtime.plan(
-            [(g, n) for g, n in ((self._training.full, self._training.count), (self._training.last, 1)) if g]
-        )
+        self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()
         total = self.batches_per_epoch if max_batches is None else min(max_batches, self.batches_per_epoch)
         ahead = self._recorder.batches_ahead

@@ -29,6 +29,7 @@ def summarise(
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
     is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
+    The ratios to the bound are there for simulated runs (see `experiments.bounds`).
     `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     blocks = blocks or epochs
@@ -44,6 +45,7 @@ def summarise(
         "error": error,
         "scheduler": scheduler_name(config),
         "framework": "starpu",
+        "workload": config["choices"]["workload"],
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
         "platform": config["choices"]["platform"],
@@ -59,6 +61,8 @@ def summarise(
         "energy_trouble": energy_trouble,
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
         "idle_drifted": idle_drifted,
+        "bound_ratio": _mean(_sum(epochs, "bound_ratio"), epochs),
+        "bound_ratio_controllable": _mean(_sum(epochs, "bound_ratio_controllable"), epochs),
     }
 
 

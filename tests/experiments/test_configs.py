@@ -18,6 +18,8 @@ ALL = [(group, name) for group in (*GROUPS, "experiment") for name in options(gr
 NEEDS = {
     ("scheduler", "starpu"): ["scheduler.name=modular-heft"],
     ("scheduler", "own"): ["scheduler._target_=tests.schedulers.policies.EarliestFinish"],
+    **{("workload", name): ["platform=cpu8_gpu2"] for name in options("workload") if name != "cnn"},
+    ("workload", "recorded"): ["platform=cpu8_gpu2", "workload.file=/x"],
     ("dataset", "image_folder"): ["dataset.root=/x"],
 }
 

@@ -114,6 +114,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "error": None,
         "scheduler": "eager",
         "framework": "starpu",
+        "workload": "cnn",
         "model": "basic_cnn",
         "dataset": "fashion_mnist",
         "platform": "host",
@@ -129,6 +130,8 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "energy_trouble": None,
         "energy_quality": "estimated",
         "idle_drifted": None,
+        "bound_ratio": None,
+        "bound_ratio_controllable": None,
     }
     assert records.read_config(run_dir)["choices"]["scheduler"] == "eager"
     assert set(records.read_json(run_dir / "environment.json")) >= {
