@@ -11,12 +11,15 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
+from energy.baseline import Drift, IdleBaseline, IdleWatts
+from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
 from energy.nvml import NvmlSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError
+from energy.sampler import LivePower, SamplerError, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
-from energy.session import ChannelEnergy, EnergySession, Window, WindowEnergy
+from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
@@ -28,6 +31,7 @@ from energy.source import (
     weakest,
 )
 from energy.stream import PowerStream, StreamError, read_stream, to_parquet
+from energy.window import ChannelEnergy, Window, WindowEnergy
 
 __all__ = [
     "QUALITIES",
@@ -35,13 +39,21 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "Attribution",
+    "AttributionError",
+    "Breakdown",
     "Channel",
     "ChannelEnergy",
+    "ClassPower",
     "CounterEnergy",
     "CounterTrack",
+    "Drift",
     "EnergySession",
     "Flag",
+    "IdleBaseline",
+    "IdleWatts",
     "LivePower",
+    "MeterRecords",
     "NvmlSource",
     "PowerModel",
     "PowerStream",
@@ -53,6 +65,7 @@ __all__ = [
     "Reading",
     "SamplerError",
     "Selection",
+    "Snapshot",
     "Source",
     "SourceUnavailableError",
     "Step",
@@ -62,7 +75,10 @@ __all__ = [
     "WindowEnergy",
     "WorkerPower",
     "activity_energy",
+    "attribute",
     "availability",
+    "break_down",
+    "busy_share",
     "energy_between",
     "power_model_for",
     "power_trace",

@@ -224,8 +224,7 @@ def _spans(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) 
     polling_w = awake.polling_w - awake.idle_w
     if model.stays_awake_s == 0 or polling_w == 0:
         return busy
-    from_s, to_s = _all_idle(starts_s, ends_s, start_s, end_s)
-    to_s = np.minimum(to_s, from_s + model.stays_awake_s)
+    from_s, to_s = _polling(model, starts_s, ends_s, start_s, end_s)
     polling = _Spans(
         np.full(from_s.size, channels[awake.channel], dtype=np.intp),
         from_s,
@@ -233,6 +232,24 @@ def _spans(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) 
         np.full(from_s.size, polling_w),
     )
     return _Spans(*(np.concatenate(pair) for pair in zip(busy, polling, strict=True)))
+
+
+def polling_spans(
+    model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float
+) -> tuple[Floats, Floats]:
+    """Starts and ends of the stretches in which a worker is awake without a task."""
+    _, starts_s, ends_s, _ = _checked(tasks, len(model.workers))
+    starts_s, ends_s = np.clip(starts_s, start_s, end_s), np.clip(ends_s, start_s, end_s)
+    inside = ends_s > starts_s
+    return _polling(model, starts_s[inside], ends_s[inside], start_s, end_s)
+
+
+def _polling(
+    model: PowerModel, starts_s: Floats, ends_s: Floats, start_s: float, end_s: float
+) -> tuple[Floats, Floats]:
+    from_s, to_s = _all_idle(starts_s, ends_s, start_s, end_s)
+    to_s = np.minimum(to_s, from_s + model.stays_awake_s)
+    return from_s[to_s > from_s], to_s[to_s > from_s]
 
 
 def _checked(

@@ -14,6 +14,11 @@ LARGEST_POWER_W = 1000.0
 PERIODS_TO_RESOLVE = 3
 """A window shorter than this many periods of the counter says nothing."""
 
+STALE_PERIODS = 100
+STALE_S = 0.5
+LEAST_POWER_W = 0.1
+"""What is in the total draws more even where nothing runs: a counter that shows less for long is stuck."""
+
 
 class Flag(IntFlag):
     """What is to be known about one record of a channel's joules."""
@@ -31,9 +36,11 @@ class Flag(IntFlag):
     """So long since the reading before that the counter may have wrapped more than once: joules not known."""
     BY_MODEL = 32
     """Joules from worker activity and assumed watts; there is no counter behind them."""
+    STALE = 64
+    """The counter has stood still for longer than any hardware draws nothing: the joules are not known."""
 
 
-BREAKS = Flag.GAP | Flag.RESET | Flag.LOST_COUNT
+BREAKS = Flag.GAP | Flag.RESET | Flag.LOST_COUNT | Flag.STALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class CounterEnergy:
     than T times the power there.
     """
     resolvable: bool
-    """False where the window is shorter than three periods of the counter."""
+    """False where the window is shorter than three periods of the counter, or none of its counts fell into it."""
     complete: bool
 
 
@@ -96,6 +103,8 @@ class CounterTrack:
         self._last: Reading | None = None
         self._mark = Mark(t_ns=0, counts=0, breaks=0, valid=False, flags=Flag.OK)
         self._started = False
+        self._moved_t_ns = 0
+        self._stale_after_s = stale_after_s(channel)
 
     @property
     def mark(self) -> Mark:
@@ -109,12 +118,16 @@ class CounterTrack:
         if last is None:
             flags = Flag.GAP if self._started else Flag.FIRST
             self._started = True
+            self._moved_t_ns = reading.t_ns
             self._move(reading.t_ns, 0, flags=Flag.OK, valid=True)
             return Step(reading.t_ns, reading.raw, None, None, flags)
         counts, flags = count_difference(last.raw, reading.raw, self.channel.wrap)
         elapsed_s = (reading.t_ns - last.t_ns) * 1e-9
+        stale = self._is_stale(reading.t_ns, moved=reading.raw != last.raw)
         if self._may_have_lost_count(elapsed_s):
             counts, flags = None, Flag.LOST_COUNT
+        elif stale:
+            counts, flags = None, Flag.STALE
         self._move(reading.t_ns, counts or 0, flags=flags & BREAKS, valid=True)
         if counts is None:
             return Step(reading.t_ns, reading.raw, None, None, flags)
@@ -135,6 +148,14 @@ class CounterTrack:
         if reading.raw < 0 or (wrap is not None and reading.raw >= wrap):
             raise ValueError(f"{reading.channel} cannot stand at {reading.raw}, its range is 0 to {wrap}")
 
+    def _is_stale(self, t_ns: int, *, moved: bool) -> bool:
+        """Whether the counter stood still for too long up to now, or, where it moves again, up to the last reading."""
+        stood_until_ns = self._mark.t_ns if moved else t_ns
+        stale = (stood_until_ns - self._moved_t_ns) * 1e-9 >= self._stale_after_s
+        if moved:
+            self._moved_t_ns = t_ns
+        return stale
+
     def _may_have_lost_count(self, elapsed_s: float) -> bool:
         wrap = self.channel.wrap
         return wrap is not None and elapsed_s * LARGEST_POWER_W >= wrap * self.channel.unit_j
@@ -144,10 +165,21 @@ class CounterTrack:
         self._mark = Mark(t_ns, mark.counts + counts, mark.breaks + bool(flags), valid, mark.flags | flags)
 
 
+def stale_after_s(channel: Channel) -> float:
+    """For how long a channel's counter may show the same value; infinite outside of the total.
+
+    Packages, memory and GPUs draw power while they are on; cores that sleep and a GPU that is not there may not.
+    """
+    if not channel.in_total:
+        return float("inf")
+    return max(STALE_S, STALE_PERIODS * channel.period_s, channel.unit_j / LEAST_POWER_W)
+
+
 def energy_between(channel: Channel, start: Mark, end: Mark) -> CounterEnergy:
     """A channel's joules from one mark to a later one."""
     seconds = (end.t_ns - start.t_ns) * 1e-9
-    resolvable = seconds >= PERIODS_TO_RESOLVE * channel.period_s
+    moved = end.counts > start.counts or not channel.in_total
+    resolvable = seconds >= PERIODS_TO_RESOLVE * channel.period_s and moved
     if not (start.valid and end.valid and start.breaks == end.breaks):
         return CounterEnergy(seconds, None, None, resolvable, complete=False)
     joules = (end.counts - start.counts) * channel.unit_j

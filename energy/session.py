@@ -5,111 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self, final
 
 from energy.activity import BASE, ActivityEnergy, PowerModel, TaskRecords, activity_energy, power_trace
+from energy.baseline import IdleWatts, idle_watts
 from energy.counters import PERIODS_TO_RESOLVE, CounterEnergy, Flag, Step, energy_between
 from energy.sampler import LivePower, Snapshot, ThreadSampler
-from energy.source import QUALITIES, Channel, Quality, Source, weakest
+from energy.source import QUALITIES, Channel, Quality, Source
 from energy.stream import PowerStream
+from energy.window import Activity, ChannelEnergy, Window, WindowEnergy, sum_up
+
+_IDLE_PARTS = 5
 
 _COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}}
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelEnergy:
-    """One channel's joules in a window."""
-
-    gross_j: float | None
-    """None where a reading is missing."""
-    idle_j: float | None
-    """What the idle baseline would have cost; None without a baseline."""
-    net_j: float | None
-    """`gross_j - idle_j`; None where either is."""
-    bound_j: float | None
-    """Largest error of `gross_j`; None where it is not known (assumed watts)."""
-    quality: Quality
-    in_total: bool
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WindowEnergy:
-    """The joules of one window."""
-
-    name: str
-    index: int
-    start_t_ns: int
-    end_t_ns: int
-    seconds: float
-    """By the host's clock where a counter was read, else by the clock of the tasks."""
-    channels: dict[str, ChannelEnergy]
-    total_j: float | None
-    """Sum of the channels that are in the total; None where one of them is not complete, or there is none."""
-    total_net_j: float | None
-    total_bound_j: float | None
-    quality: Quality | None
-    """The weakest of the total's parts."""
-    resolvable: bool
-    """False if the window is shorter than three periods of a counter in the total, or has no total."""
-
-    @property
-    def qualities(self) -> tuple[Quality, ...]:
-        """All qualities that the total mixes, strongest first."""
-        found = {channel.quality for channel in self.channels.values() if channel.in_total}
-        return tuple(quality for quality in QUALITIES if quality in found)
-
-
-@final
-class Window:
-    """An open window; `stop` ends it and `close` counts."""
-
-    def __init__(self, session: EnergySession, name: str, index: int, start: Snapshot) -> None:
-        self.name = name
-        self.index = index
-        self._session = session
-        self._start = start
-        self._end: Snapshot | None = None
-        self._activity: tuple[TaskRecords, float, float] | None = None
-        self._energy: WindowEnergy | None = None
-
-    @property
-    def energy(self) -> WindowEnergy:
-        """The result, once closed."""
-        if self._energy is None:
-            raise RuntimeError(f"window {self.name!r} is not closed yet")
-        return self._energy
-
-    def activity(self, tasks: TaskRecords, start_s: float, end_s: float) -> None:
-        """What ran in this window, in the clock of the tasks."""
-        self._activity = (tasks, start_s, end_s)
-
-    def stop(self) -> None:
-        """End the window now, before work (such as taking the trace) that is not to count."""
-        if self._end is None:
-            self._end = self._session.snapshot()
-
-    def close(
-        self, tasks: TaskRecords | None = None, start_s: float | None = None, end_s: float | None = None
-    ) -> WindowEnergy:
-        """End the window if it runs still, and count its joules.
-
-        `tasks` (see `energy.activity.TaskRecords`) and the window in their clock are needed where the
-        session's power model fills in for counters; `ValueError` says so.
-        """
-        self.stop()
-        if tasks is not None:
-            if start_s is None or end_s is None:
-                raise ValueError(
-                    f"window {self.name!r}: tasks need start_s and end_s, got {start_s} and {end_s}"
-                )
-            self.activity(tasks, start_s, end_s)
-        if self._energy is None:
-            assert self._end is not None
-            self._energy = self._session.count(self.name, self.index, self._start, self._end, self._activity)
-        return self._energy
 
 
 @final
@@ -119,7 +29,7 @@ class EnergySession:
     `sources` are opened by the session and sampled at `rate_hz`; every reading goes to `stream`.
     `power_model` fills in only for components that no counter covers: a package counter covers the model's
     `base` and `cpu`, a gpu counter its `gpu`. Its joules carry `activity_quality`.
-    `idle_w` is a baseline in watts by channel, measured earlier; `measure_idle` replaces it.
+    `idle_w` is a baseline in watts by channel, measured earlier (`measure_idle`).
 
     In a simulated run there is nothing to read: `activity_quality="simulated"` takes no sources, and the
     stream's times are the simulated clock's.
@@ -150,6 +60,7 @@ class EnergySession:
         self._filled: tuple[str, ...] = ()
         self._idle_w = dict(idle_w or {})
         self._traced_until_s = float("-inf")
+        self._open_windows: list[Window] = []
         self._is_open = False
 
     def open(self) -> None:
@@ -202,12 +113,22 @@ class EnergySession:
         return tuple(_model_name(channel) for channel in self._filled)
 
     @property
+    def power_model(self) -> PowerModel | None:
+        """The assumed watts."""
+        return self._model
+
+    @property
     def idle_w(self) -> dict[str, float]:
         """The idle baseline in watts by channel of a counter."""
         return dict(self._idle_w)
 
-    def measure_idle(self, seconds: float) -> dict[str, float]:
-        """Watts by channel over `seconds` in which the caller lets nothing run; taken as the idle baseline.
+    @idle_w.setter
+    def idle_w(self, watts: Mapping[str, float]) -> None:
+        """What net joules take off from now on."""
+        self._idle_w = dict(watts)
+
+    def measure_idle(self, seconds: float) -> dict[str, IdleWatts]:
+        """Watts by channel over `seconds` in which the caller lets nothing run.
 
         Empty, at once, without counters. A channel with a missing reading gets none.
         `ValueError` where `seconds` is too short for a counter.
@@ -219,15 +140,14 @@ class EnergySession:
             raise ValueError(
                 f"an idle baseline of {seconds} s is too short, it needs {PERIODS_TO_RESOLVE * longest_s:g} s"
             )
-        start = self.snapshot()
-        time.sleep(seconds)
-        energies = self._counted(start, self.snapshot())
-        self._idle_w = {
-            name: energy.joules / energy.seconds
-            for name, energy in energies.items()
-            if energy.joules is not None
-        }
-        return self.idle_w
+        parts = max(1, min(_IDLE_PARTS, int(seconds / (PERIODS_TO_RESOLVE * longest_s))))
+        edges = [self.snapshot()]
+        for _ in range(parts):
+            time.sleep(seconds / parts)
+            edges.append(self.snapshot())
+        counted = [self._counted(start, end) for start, end in pairwise(edges)]
+        found = {name: idle_watts([part[name] for part in counted]) for name in self.channels}
+        return {name: watts for name, watts in found.items() if watts is not None}
 
     def live(self) -> dict[str, LivePower]:
         """Power by counter over about the last second."""
@@ -235,7 +155,14 @@ class EnergySession:
 
     def open_window(self, name: str, index: int = 0) -> Window:
         """Start a window; windows may nest and overlap."""
-        return Window(self, name, index, self.snapshot())
+        window = Window(self, name, index, self.snapshot())
+        self._open_windows.append(window)
+        return window
+
+    def leave(self, window: Window) -> None:
+        """A window is closed; what runs from now on is not in it."""
+        if window in self._open_windows:
+            self._open_windows.remove(window)
 
     @contextmanager
     def window(self, name: str, index: int = 0) -> Iterator[Window]:
@@ -252,13 +179,31 @@ class EnergySession:
             )
         return self._sampler.sample()
 
-    def count(
+    def activity(
         self,
-        name: str,
-        index: int,
+        tasks: TaskRecords,
+        start_s: float,
+        end_s: float,
         start: Snapshot,
-        end: Snapshot,
-        activity: tuple[TaskRecords, float, float] | None,
+        window: Window | None = None,
+    ) -> Activity:
+        """The model's joules of what ran, which also goes to the stream and to the windows around `window`.
+
+        `start` is the snapshot at `start_s`.
+        """
+        if self._model is None or not self._filled:
+            return Activity(start_s, end_s, {})
+        energies = activity_energy(self._model, tasks, start_s, end_s)
+        self._record_activity(tasks, start_s, end_s, start)
+        around = self._open_windows
+        if window in around:
+            around = around[: around.index(window)]
+        for outer in around if window is not None else ():
+            outer.enclose(self._model, tasks, start_s, end_s)
+        return Activity(start_s, end_s, energies)
+
+    def count(
+        self, name: str, index: int, start: Snapshot, end: Snapshot, activity: Activity | None = None
     ) -> WindowEnergy:
         """The joules between two snapshots."""
         counted = self._counted(start, end)
@@ -270,10 +215,13 @@ class EnergySession:
                     f"window {name!r}: {', '.join(self._filled)} have no counter, so the power model "
                     "needs close(tasks=..., start_s=..., end_s=...)"
                 )
-            channels |= self._activity_channels(activity, start)
+            channels |= {
+                _model_name(channel): _activity_channel(activity.energies[channel], self._activity_quality)
+                for channel in self._filled
+            }
         if activity is not None and not counted:
-            seconds = activity[2] - activity[1]
-        return _sum_up(name, index, start, end, seconds, channels, self._resolvable(counted, channels))
+            seconds = activity.end_s - activity.start_s
+        return sum_up(name, index, (start, end), seconds, channels, self._resolvable(counted, channels))
 
     def _counted(self, start: Snapshot, end: Snapshot) -> dict[str, CounterEnergy]:
         return {
@@ -295,20 +243,8 @@ class EnergySession:
             complete=energy.complete,
         )
 
-    def _activity_channels(
-        self, activity: tuple[TaskRecords, float, float], start: Snapshot
-    ) -> dict[str, ChannelEnergy]:
-        assert self._model is not None
-        energies = activity_energy(self._model, *activity)
-        self._record_activity(activity, start)
-        return {
-            _model_name(name): _activity_channel(energies[name], self._activity_quality)
-            for name in self._filled
-        }
-
-    def _record_activity(self, activity: tuple[TaskRecords, float, float], start: Snapshot) -> None:
+    def _record_activity(self, tasks: TaskRecords, start_s: float, end_s: float, start: Snapshot) -> None:
         """Add the power trace of what the stream does not hold yet: a window may lie inside another."""
-        tasks, start_s, end_s = activity
         from_s = max(start_s, self._traced_until_s)
         if self._stream is None or self._model is None or from_s >= end_s:
             return
@@ -366,33 +302,3 @@ def _activity_channel(energy: ActivityEnergy, quality: Quality) -> ChannelEnergy
     return ChannelEnergy(
         energy.gross_j, energy.idle_j, energy.net_j, None, quality, in_total=True, complete=True
     )
-
-
-def _sum_up(
-    name: str,
-    index: int,
-    start: Snapshot,
-    end: Snapshot,
-    seconds: float,
-    channels: dict[str, ChannelEnergy],
-    resolvable: bool,
-) -> WindowEnergy:
-    parts = [channel for channel in channels.values() if channel.in_total]
-    return WindowEnergy(
-        name=name,
-        index=index,
-        start_t_ns=start.t_ns,
-        end_t_ns=end.t_ns,
-        seconds=seconds,
-        channels=channels,
-        total_j=_sum_or_none([part.gross_j for part in parts]),
-        total_net_j=_sum_or_none([part.net_j for part in parts]),
-        total_bound_j=_sum_or_none([part.bound_j for part in parts]),
-        quality=weakest(part.quality for part in parts),
-        resolvable=resolvable,
-    )
-
-
-def _sum_or_none(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None

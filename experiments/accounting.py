@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from dahl import starpu
-from energy import EnergySession, PowerModel, PowerStream, Window, WindowEnergy
+from energy import EnergySession, PowerModel, PowerStream, Snapshot, Window, WindowEnergy, break_down
 from experiments.events import EventWriter
 from experiments.tables import TableStream, power_stream_path
 
@@ -59,6 +59,9 @@ WINDOWS = pa.schema(
     [
         ("window", pa.string()),
         ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("first_batch", pa.int32()),
+        ("last_batch", pa.int32()),
         ("channel", pa.string()),
         ("in_total", pa.bool_()),
         ("seconds", pa.float64()),
@@ -75,10 +78,31 @@ WINDOWS = pa.schema(
         ("end_t_mono_ns", pa.int64()),
     ]
 )
-"""A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`."""
+"""A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`.
+
+The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
+
+BREAKDOWN = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("compute_j", pa.float64()),
+        ("polling_j", pa.float64()),
+        ("sleep_j", pa.float64()),
+        ("scheduling_j", pa.float64()),
+        ("transfers_j", pa.float64()),
+        ("base_j", pa.float64()),
+        ("remainder_j", pa.float64()),
+        ("total_j", pa.float64()),
+        ("quality", pa.string()),
+    ]
+)
+"""A row per window with tasks: its joules by what they went to (`energy.breakdown`); all but the total are modelled."""
 
 EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("epoch", pa.int32()),
+    ("block", pa.int32()),
     ("images", pa.int64()),
     ("seconds", pa.float64()),
     ("loss", pa.float64()),
@@ -90,16 +114,38 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("quality", pa.string()),
     ("resolvable", pa.bool_()),
 ]
-"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`..."""
+"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
+
+An epoch that shares its block with others has none of its own: `windows` has the block's."""
+
+
+Mark = tuple[Snapshot, float]
+"""The counters as read, and StarPU's clock."""
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """Mini-batches of one epoch, numbered from 1, with the marks at which they began and were done."""
+
+    epoch: int
+    first: int
+    last: int
+    begin: Mark
+    end: Mark
 
 
 @dataclass
 class OpenWindow:
-    """A window that is being counted; `energy` is there once its block is left."""
+    """A window that is being counted; `energy` is there once it is closed."""
 
     window: Window
+    name: str
+    epoch: int
     start_s: float
     energy: WindowEnergy | None = None
+    epoch_starts_s: list[float] = field(default_factory=list)
+    """On StarPU's clock, where the window holds several epochs."""
+    ranges: list[BatchRange] = field(default_factory=list)
 
 
 class Meter:
@@ -119,9 +165,15 @@ class Meter:
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
+        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN)
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
         self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
         self.channels = (*session.channels, *session.model_channels)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a counter in the total is read, so that a window can be too short to resolve."""
+        return any(channel.in_total for channel in self._session.channels.values())
 
     @contextmanager
     def window(self, name: str, epoch: int = 0) -> Iterator[OpenWindow]:
@@ -129,17 +181,43 @@ class Meter:
 
         A block that raises is not counted: its joules would be those of something else.
         """
+        opened = self.open(name, epoch)
+        yield opened
+        self.close_window(opened)
+
+    @contextmanager
+    def around(self, name: str) -> Iterator[OpenWindow]:
+        """Count the block around other windows, and the time between them."""
+        opened = self.open(name, 0)
+        yield opened
+        end_s = self._runtime.now_s()
+        opened.energy = opened.window.close(start_s=opened.start_s, end_s=end_s)
+        self._write(opened.energy, opened.start_s, end_s, last_epoch=0)
+        self._tell(opened.energy, 0)
+
+    def open(self, name: str, epoch: int) -> OpenWindow:
+        """Begin a window, to be ended by `close_window`."""
         start_s = self._runtime.now_s()
-        counted = OpenWindow(self._session.open_window(name, epoch), start_s)
-        yield counted
-        counted.window.stop()
+        return OpenWindow(self._session.open_window(name, epoch), name, epoch, start_s)
+
+    def mark(self) -> Mark:
+        """Read the counters now, for a range inside of a window."""
+        return self._session.snapshot(), self._runtime.now_s()
+
+    def close_window(self, opened: OpenWindow) -> WindowEnergy:
+        """End a window in which no task is left, and write down what it cost and what ran in it."""
+        opened.window.stop()
         end_s = self._runtime.now_s()
         tasks = self._take_tasks()
-        counted.energy = counted.window.close(tasks, start_s, end_s)
-        self._write(counted.energy, tasks, start_s, end_s)
-        self._write_decisions(name, epoch)
-        energy = counted.energy
-        self._events.emit("window", window=name, epoch=epoch, seconds=energy.seconds, gross_j=energy.total_j)
+        energy = opened.energy = opened.window.close(tasks, opened.start_s, end_s)
+        last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
+        self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
+        self._write_tasks(opened, tasks)
+        self._write_batches(opened, tasks)
+        self._write_breakdown(energy, tasks, opened.start_s, end_s, last_epoch)
+        self._write_decisions(opened.name, opened.epoch)
+        self._tell(energy, last_epoch)
+        return energy
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
@@ -151,10 +229,23 @@ class Meter:
 
     def close(self) -> None:
         """End the tables."""
-        self._windows.close()
-        for table in (self._tasks, self._decisions):
+        for table in (self._windows, self._breakdown, self._tasks, self._decisions):
             if table is not None:
                 table.close()
+
+    def _tell(self, energy: WindowEnergy, last_epoch: int) -> None:
+        self._events.emit(
+            "window",
+            window=energy.name,
+            epoch=energy.index,
+            last_epoch=last_epoch,
+            seconds=energy.seconds,
+            gross_j=energy.total_j,
+            net_j=energy.total_net_j,
+            bound_j=energy.total_bound_j,
+            quality=energy.quality,
+            resolvable=energy.resolvable,
+        )
 
     def _take_tasks(self) -> dict[str, Any]:
         """The tasks that ended since the last call, by column, with the codelets' names."""
@@ -175,16 +266,61 @@ class Meter:
         where = {"window": [window] * len(records), "epoch": np.full(len(records), epoch, np.int32)}
         self._decisions.append({**self._columns(records), "chosen": records["chosen"] == 1, **where})
 
-    def _write(self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float) -> None:
-        if self._tasks is not None and len(tasks["task"]):
-            count = len(tasks["task"])
-            where = {"window": [energy.name] * count, "epoch": np.full(count, energy.index, np.int32)}
-            self._tasks.append({**tasks, **where})
+    def _write_tasks(self, opened: OpenWindow, tasks: Mapping[str, Any]) -> None:
+        count = len(tasks["task"])
+        if self._tasks is None or not count:
+            return
+        epoch = np.full(count, opened.epoch, np.int32)
+        if len(opened.epoch_starts_s) > 1:
+            epoch += np.searchsorted(opened.epoch_starts_s[1:], tasks["start_s"], side="right").astype(
+                np.int32
+            )
+        self._tasks.append({**tasks, "window": [opened.name] * count, "epoch": epoch})
+
+    def _write_breakdown(
+        self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float, last_epoch: int
+    ) -> None:
+        model = self._session.power_model
+        if model is None or not len(tasks["task"]):
+            return
+        found = break_down(model, tasks, start_s, end_s, energy.total_j)
+        self._breakdown.append_row(
+            {
+                "window": energy.name,
+                "epoch": energy.index,
+                "last_epoch": last_epoch,
+                **{f"{name}_j": joules for name, joules in found.parts_j.items()},
+                "remainder_j": found.remainder_j,
+                "total_j": found.total_j,
+                "quality": found.quality,
+            }
+        )
+
+    def _write_batches(self, opened: OpenWindow, tasks: Mapping[str, Any]) -> None:
+        """Count the ranges of mini-batches, now that the tasks are known."""
+        for part in opened.ranges:
+            (begin, start_s), (end, end_s) = part.begin, part.end
+            activity = self._session.activity(tasks, start_s, end_s, begin)
+            energy = self._session.count("batches", part.epoch, begin, end, activity)
+            self._write(energy, start_s, end_s, last_epoch=part.epoch, batches=(part.first, part.last))
+
+    def _write(
+        self,
+        energy: WindowEnergy,
+        start_s: float,
+        end_s: float,
+        *,
+        last_epoch: int,
+        batches: tuple[int, int] | None = None,
+    ) -> None:
         for name, channel in energy.channels.items():
             self._windows.append_row(
                 {
                     "window": energy.name,
                     "epoch": energy.index,
+                    "last_epoch": last_epoch,
+                    "first_batch": batches[0] if batches else None,
+                    "last_batch": batches[1] if batches else None,
                     "channel": name,
                     "in_total": channel.in_total,
                     "seconds": energy.seconds,
@@ -211,8 +347,11 @@ def epoch_schema(channels: tuple[str, ...]) -> pa.Schema:
     return pa.schema(EPOCH_COLUMNS + own)
 
 
-def energy_columns(energy: WindowEnergy) -> dict[str, Any]:
-    """What a window's joules add to its epoch's row; None for what is not known."""
+def energy_columns(energy: WindowEnergy | None, channels: Sequence[str]) -> dict[str, Any]:
+    """What a window's joules add to its epoch's row; None for what is not known, or is not the epoch's own."""
+    if energy is None:
+        kinds = [f"{channel}_{kind}_j" for channel in channels for kind in ("gross", "net", "bound")]
+        return dict.fromkeys(["gross_j", "net_j", "bound_j", "quality", "resolvable", *kinds])
     row: dict[str, Any] = {
         "gross_j": energy.total_j,
         "net_j": energy.total_net_j,

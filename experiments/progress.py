@@ -24,7 +24,7 @@ NOTHING = "–"  # noqa: RUF001 (a dash for what was not recorded, never a 0)
 
 
 class TrialDisplay:
-    """Follows the events of one trial; keeps the rows of its epochs for the table and the summary.
+    """Follows the events of one trial; keeps the rows of its epochs and of their blocks for the table and the summary.
 
     On a terminal one line is kept up to date, redrawn when an event arrives: nothing wakes up in between, so
     that the display costs next to no energy. Elsewhere each event of weight is a line of its own.
@@ -32,6 +32,7 @@ class TrialDisplay:
 
     def __init__(self, console: Console, title: str, epochs: int) -> None:
         self.epochs: list[dict[str, Any]] = []
+        self.blocks: list[dict[str, Any]] = []
         self.started: Event = {}
         self._console = console
         self._title = title
@@ -77,6 +78,8 @@ class TrialDisplay:
                 self._update(self._where(), "")
             case "batch":
                 self._on_batch(event)
+            case "window" if event["window"] == "epoch":
+                self.blocks.append(_without_stamp(event))
             case "epoch_end":
                 self._on_epoch_end(event)
 
@@ -115,12 +118,11 @@ class TrialDisplay:
         return (self._seconds_done + seconds) / done * (total * self._epochs_asked - done)
 
     def _on_epoch_end(self, event: Event) -> None:
-        row = {key: value for key, value in event.items() if key not in ("event", "t_mono_ns")}
+        row = _without_stamp(event)
         self.epochs.append(row)
         self._seconds_done += float(row["seconds"])
-        quality = row.get("quality") or "not recorded"
         parts = [
-            f"{joules(row.get('gross_j'))} J ({quality})",
+            self._joules_of(row),
             f"{row['seconds']:.3f} s",
             rate(row["images"], row["seconds"]),
             f"loss {number(row.get('loss'), '.4f')}",
@@ -128,6 +130,18 @@ class TrialDisplay:
         ]
         if self._bar is None:
             self._say(f"epoch {row['epoch']}/{self._epochs_asked}: {', '.join(parts)}")
+
+    def _joules_of(self, row: Mapping[str, Any]) -> str:
+        """An epoch's joules; at the end of a block of several that of the block."""
+        block = block_of(row, self.blocks)
+        if block is None:
+            return f"{joules(row.get('gross_j'))} J ({row.get('quality') or 'not recorded'})"
+        if row["epoch"] < block["last_epoch"]:
+            return f"joules with epochs {epochs_of(block)}"
+        return (
+            f"{joules(block.get('gross_j'))} J over epochs {epochs_of(block)} "
+            f"({block.get('quality') or 'not recorded'})"
+        )
 
     def _where(self) -> str:
         return f"epoch {self._epoch}/{self._epochs_asked}"
@@ -155,8 +169,9 @@ def show_end(
 ) -> None:
     """The table of epochs, how the trial ended, and where its records are."""
     if display.epochs:
-        console.print(epoch_table(display.epochs, simulated=bool(display.started.get("simulated"))))
-        for words in quality_words(display.epochs):
+        simulated = bool(display.started.get("simulated"))
+        console.print(epoch_table(display.epochs, display.blocks, simulated=simulated))
+        for words in quality_words(display.blocks or display.epochs):
             console.print(f"joules are {words}", highlight=False, soft_wrap=True)
     if outcome.status == "failed":
         for line in () if outcome.explained else log_lines:
@@ -170,17 +185,22 @@ def show_end(
     console.print(f"records: {escape(str(run_dir))}", highlight=False, soft_wrap=True)
 
 
-def epoch_table(epochs: Sequence[Mapping[str, Any]], *, simulated: bool) -> Table:
-    """One row for each epoch; what was not recorded is a dash."""
+def epoch_table(
+    epochs: Sequence[Mapping[str, Any]], blocks: Sequence[Mapping[str, Any]] = (), *, simulated: bool
+) -> Table:
+    """One row for each epoch; what was not recorded is a dash. A block of several epochs stands in its last row."""
     table = Table(title="simulated" if simulated else None, title_justify="left")
     for name in ("epoch", "joules", "net of idle", "± J", "seconds", "images/s", "loss", "test accuracy"):
         table.add_column(name, justify="right")
     for row in epochs:
+        block = block_of(row, blocks)
+        ends = block is not None and row["epoch"] == block["last_epoch"]
+        counted = block if block is not None and ends else row
         table.add_row(
-            str(row["epoch"]),
-            joules(row.get("gross_j")),
-            joules(row.get("net_j")),
-            joules(row.get("bound_j")),
+            f"{row['epoch']} ({epochs_of(counted)})" if ends else str(row["epoch"]),
+            joules(counted.get("gross_j")),
+            joules(counted.get("net_j")),
+            joules(counted.get("bound_j")),
             f"{row['seconds']:.3f}",
             f"{row['images'] / row['seconds']:,.0f}" if row["seconds"] else NOTHING,
             number(row.get("loss"), ".4f"),
@@ -189,16 +209,38 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]], *, simulated: bool) -> Tabl
     return table
 
 
+def block_of(row: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The block of several epochs that an epoch's joules were counted with; None where they are its own."""
+    for block in blocks:
+        last = block.get("last_epoch", block["epoch"])
+        if block["epoch"] <= row["epoch"] <= last and last > block["epoch"]:
+            return block
+    return None
+
+
+def epochs_of(block: Mapping[str, Any]) -> str:
+    """The epochs of a block in words."""
+    return f"{block['epoch']} to {block['last_epoch']}"
+
+
 def quality_words(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the joules of these epochs are, in words; several lines where they differ or are too short."""
+    """What the joules of these epochs or blocks are, in words; several lines where they differ or are too short."""
     found = dict.fromkeys(row.get("quality") for row in epochs)
     words = ["not recorded" if quality is None else QUALITY_WORDS[quality] for quality in found]
-    short = [str(row["epoch"]) for row in epochs if row.get("resolvable") is False]
+    short = [
+        epochs_of(row) if row.get("last_epoch", row["epoch"]) > row["epoch"] else str(row["epoch"])
+        for row in epochs
+        if row.get("resolvable") is False
+    ]
     if short:
         words.append(
             f"not resolvable in epochs {', '.join(short)}: shorter than three periods of the counter"
         )
     return words
+
+
+def _without_stamp(event: Event) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "t_mono_ns")}
 
 
 def joules(value: float | None) -> str:

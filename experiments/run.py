@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,6 +22,9 @@ from experiments.explain import explain
 from experiments.summary import scheduler_name, summarise
 from experiments.supervisor import Outcome, log_tail, supervise
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
+
+if TYPE_CHECKING:
+    from experiments.progress import TrialDisplay
 
 TRIAL_COMMAND = (sys.executable, "-m", "experiments.trial")
 
@@ -37,7 +41,7 @@ def run_trial(cfg: DictConfig) -> None:
     Raises ConfigError, OutputFolderError, TrialFailedError; SystemExit (128 + signal) where it was stopped.
     """
     config = resolved(cfg)
-    validate({key: value for key, value in config.items() if key != "choices"})
+    validate({key: value for key, value in config.items() if key not in ("choices", "sweep")})
     experiment = config["name"] or config["choices"]["experiment"] or "trials"
     run_dir = records.new_run_dir(
         Path(config["output"]), experiment, scheduler_name(config), config["choices"]["model"]
@@ -55,6 +59,7 @@ def run_trial(cfg: DictConfig) -> None:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The composed configuration as plain values, with the name chosen in each group under `choices`.
 
+    `sweep` is the folder that the trials of a sweep share, None for a trial by itself.
     A relative `dataset.cache_dir` is one inside the checkout, from wherever the command runs.
     Raises ConfigError where an interpolation cannot be resolved.
     """
@@ -71,7 +76,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         name: choices.get(name)
         for name in ("scheduler", "model", "dataset", "energy", "platform", "experiment")
     }
-    return {**{str(key): value for key, value in config.items()}, "choices": named}
+    sweep = None
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        sweep = str(Path(HydraConfig.get().sweep.dir).absolute())
+    return {**{str(key): value for key, value in config.items()}, "choices": named, "sweep": sweep}
 
 
 def _supervised(run_dir: Path, config: dict[str, Any]) -> Outcome:
@@ -89,21 +97,14 @@ def _supervised(run_dir: Path, config: dict[str, Any]) -> Outcome:
             outcome = supervise(command, run_dir, display.take, environment=trial_environment(run_dir))
     except BaseException as error:  # such as stdout that was closed: the supervisor has ended the trial
         cause = f"stopped, since what shows it failed ({type(error).__name__})"
-        ended = Outcome("failed", cause, None, None)
-        finalise(run_dir, config, display.epochs, ended, display.started.get("simulated"))
+        finalise(run_dir, config, display, Outcome("failed", cause, None, None))
         raise
-    torn = finalise(run_dir, config, display.epochs, outcome, display.started.get("simulated"))
+    torn = finalise(run_dir, config, display, outcome)
     show_end(console, display, outcome, run_dir, log_tail(run_dir), torn)
     return outcome
 
 
-def finalise(
-    run_dir: Path,
-    config: dict[str, Any],
-    epochs: list[dict[str, Any]],
-    outcome: Outcome,
-    simulated: bool | None,
-) -> list[str]:
+def finalise(run_dir: Path, config: dict[str, Any], display: TrialDisplay, outcome: Outcome) -> list[str]:
     """Leave whole records behind, whatever the trial did: tables as Parquet, the summary with its cause.
 
     Returns one line for each table that lost its last, incomplete rows.
@@ -121,11 +122,13 @@ def finalise(
     result = outcome.result or {}
     summary = summarise(
         config,
-        epochs,
+        display.epochs,
+        display.blocks,
         status=outcome.status,
         error=None if outcome.error is None else "; ".join([outcome.error, *torn]),
-        simulated=simulated,
+        simulated=display.started.get("simulated"),
         weights_sha256=result.get("weights_sha256"),
+        idle_drifted=result.get("idle_drifted"),
     )
     records.write_json(run_dir / records.SUMMARY_NAME, summary)
     return torn

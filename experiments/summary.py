@@ -13,22 +13,29 @@ QUALITIES = ("measured", "estimated", "simulated", "modelled")
 def summarise(
     config: Mapping[str, Any],
     epochs: Sequence[Mapping[str, Any]],
+    blocks: Sequence[Mapping[str, Any]] = (),
     *,
     status: str,
     error: str | None = None,
     simulated: bool | None = None,
     weights_sha256: str | None = None,
+    idle_drifted: bool | None = None,
 ) -> dict[str, Any]:
-    """The summary of a trial from its configuration and the rows of its `epochs` table.
+    """The summary of a trial from its configuration, the rows of its `epochs` table and its blocks of epochs.
+
+    A block has `epoch`, `last_epoch`, joules and their quality; without any each epoch is one.
 
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
-    has them.
+    is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
     """
+    blocks = blocks or epochs
+    in_blocks = sum(row["last_epoch"] - row["epoch"] + 1 if "last_epoch" in row else 1 for row in blocks)
+    counted = blocks if in_blocks == len(epochs) else []
     last = epochs[-1] if epochs else {}
     seconds = _sum(epochs, "seconds")
     images = _sum(epochs, "images")
-    qualities = {row["quality"] for row in epochs if row.get("quality") is not None}
+    qualities = {row["quality"] for row in counted if row.get("quality") is not None}
     return {
         "record_version": RECORD_VERSION,
         "status": status,
@@ -45,9 +52,10 @@ def summarise(
         "weights_sha256": weights_sha256,
         "seconds_per_epoch": _mean(seconds, epochs),
         "images_per_second": images / seconds if images and seconds else None,
-        "joules_per_epoch": _mean(_sum(epochs, "gross_j"), epochs),
-        "joules_per_epoch_net": _mean(_sum(epochs, "net_j"), epochs),
+        "joules_per_epoch": _mean(_sum(counted, "gross_j"), epochs),
+        "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
+        "idle_drifted": idle_drifted,
     }
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from dahl import ops, starpu
 from dahl.context import Context
 from dahl.starpu.kernel import kernels_folder
-from dahl.training import BatchProgress, EpochResult, Evaluation, Hyperparameters, Trainer
-from energy import EnergySession, WindowEnergy
+from dahl.training import Hyperparameters, Trainer
+from energy import EnergySession, IdleBaseline
 from experiments import records
-from experiments.accounting import Meter, energy_columns, epoch_schema, open_session
+from experiments.accounting import Meter, epoch_schema, open_session
+from experiments.epochs import Epochs
 from experiments.events import EventWriter
+from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
@@ -61,16 +63,26 @@ def _inside(
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
             trainer = make_trainer(make_context(runtime, workload), workload)
-        _measure_idle(session, config["energy"]["idle_baseline_s"], events)
-        epochs = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
-        for epoch in range(1, config["epochs"] + 1):
-            row = _run_epoch(epoch, runtime, trainer, meter, workload, events)
-            epochs.append_row(row)
-            events.emit("epoch_end", **row)
+        baseline = take_baseline(session, runtime, config, events)
+        table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
+        with meter.around("run"):
+            Epochs(runtime, trainer, meter, workload, events, table).run()
+        drift = check_drift(session, runtime, baseline, events) if baseline else {}
+        if baseline:
+            _record_idle(run_dir, baseline, drift)
         return {
             "simulated": workload.simulated,
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
+            "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
         }
+
+
+def _record_idle(run_dir: Path, baseline: IdleBaseline, drift: dict[str, Any]) -> None:
+    """Add the idle baseline and its check to `environment.json`."""
+    path = run_dir / records.ENVIRONMENT_NAME
+    environment = records.read_json(path)
+    environment["energy"] |= {"idle_baseline": baseline.to_json(), "idle_drift": drift}
+    records.write_json(path, environment)
 
 
 def kernels_are_cold() -> bool:
@@ -95,63 +107,6 @@ def make_trainer(context: Context, workload: Workload) -> Trainer:
         seed=config["seed"],
     )
     return Trainer(context, workload.model, workload.dataset, hyperparameters)
-
-
-def _measure_idle(session: EnergySession, seconds: float, events: EventWriter) -> None:
-    """Read the counters, where there are any, with StarPU up and its workers idle."""
-    if session.channels and seconds > 0:
-        events.emit("calibrating", message=f"idle baseline: reading the counters for {seconds:g} s")
-        session.measure_idle(seconds)
-
-
-def _run_epoch(
-    epoch: int,
-    runtime: starpu.Runtime,
-    trainer: Trainer,
-    meter: Meter,
-    workload: Workload,
-    events: EventWriter,
-) -> dict[str, Any]:
-    """Train one epoch and evaluate it, in windows of their own; returns its row."""
-
-    def on_batch(progress: BatchProgress) -> None:
-        live_w = meter.live_w()
-        if live_w is not None:
-            runtime.publish_watts(live_w)
-        if events.batch_is_due():
-            events.batch(
-                epoch=epoch,
-                images=progress.images,
-                seconds=progress.seconds,
-                loss=None if workload.simulated else progress.loss,
-                watts=live_w,
-            )
-
-    events.emit("epoch_start", epoch=epoch)
-    with meter.window("epoch", epoch) as counted:
-        result = trainer.run_epoch(epoch, on_batch)
-    evaluation = None
-    if workload.config["evaluate"] and not workload.simulated:
-        with meter.window("evaluation", epoch):
-            evaluation = trainer.evaluate()
-        events.emit("evaluated", epoch=epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
-    assert counted.energy is not None
-    return _row(result, evaluation, counted.energy, simulated=workload.simulated)
-
-
-def _row(
-    result: EpochResult, evaluation: Evaluation | None, energy: WindowEnergy, *, simulated: bool
-) -> dict[str, Any]:
-    """An epoch's row; a simulation computes nothing, so that it has no loss and no accuracy."""
-    return {
-        "epoch": result.epoch,
-        "images": result.images,
-        "seconds": result.seconds,
-        "loss": None if simulated else result.loss,
-        "test_loss": None if evaluation is None else evaluation.loss,
-        "accuracy": None if evaluation is None else evaluation.accuracy,
-        **energy_columns(energy),
-    }
 
 
 def _tell_what_runs(

@@ -40,6 +40,15 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
 }
 
+_ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
+    "idle_baseline_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "min_window_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
+    "window_batches": (
+        lambda v: v is None or (_is_int(v) and v >= 1),
+        "a whole number of mini-batches, at least 1, or null",
+    ),
+}
+
 KEYS = (*GROUPS, *_VALUES)
 
 
@@ -71,6 +80,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         f"{key}={config[key]}: must be {expected}"
         for key, (holds, expected) in _VALUES.items()
         if key in config and not holds(config[key])
+    ]
+    energy = config.get("energy")
+    wrong += [
+        f"energy.{key}={energy[key]}: must be {expected}"
+        for key, (holds, expected) in _ENERGY_VALUES.items()
+        if isinstance(energy, Mapping) and key in energy and not holds(energy[key])
     ]
     wrong += [
         f"{group}={config[group]}: must be one of {', '.join(options(group))}"

@@ -48,7 +48,14 @@ class Workload:
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
+            energy_weight=self._energy_weight(),
         )
+
+    def _energy_weight(self) -> starpu.EnergyWeight | None:
+        own = self.scheduler
+        if not isinstance(own, StarPUScheduler) or not own.weighs_energy:
+            return None
+        return starpu.EnergyWeight(own.gamma_us_per_j, own.idle_w)
 
     @property
     def explains(self) -> bool:

@@ -37,6 +37,7 @@ from dahl.starpu.policy import MachineWatts, Policy, TaskKind, WorkerState, Work
 from dahl.starpu.runtime import Runtime
 from dahl.starpu.task import Codelet, Costs, Step, TaskGraph
 from dahl.starpu.trace import DECISION, TRACE
+from dahl.starpu.weight import EnergyWeight
 from dahl.starpu.worker import Worker
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "CostUnknownError",
     "Costs",
     "DataHandle",
+    "EnergyWeight",
     "Gpu",
     "InitError",
     "Kernel",

@@ -29,6 +29,7 @@ from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
 from dahl.starpu.task import Codelet, Costs, Model, TaskGraph, check_costs, check_submission, pointers_of
 from dahl.starpu.trace import DECISION, TRACE
+from dahl.starpu.weight import EnergyWeight
 from dahl.starpu.worker import Worker
 
 Result = TypeVar("Result")
@@ -51,6 +52,7 @@ class Runtime:
         watts: tells, once the workers are known, the watts that a policy sees.
         explain: whether a compiled policy's decisions are kept for ``take_decisions``.
         replayed_watts: pairs of second and watts that a compiled policy sees as live watts instead of a counter's.
+        energy_weight: how one of StarPU's policies weighs joules; None leaves it to StarPU's defaults and environment.
         polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
@@ -70,6 +72,7 @@ class Runtime:
         watts: WattsOf | None = None,
         explain: bool = False,
         replayed_watts: Sequence[tuple[float, float]] = (),
+        energy_weight: EnergyWeight | None = None,
         polling: bool = False,
     ) -> None:
         self._explain, self._replayed_watts = explain, replayed_watts
@@ -84,7 +87,11 @@ class Runtime:
         """How many handles were unregistered so far."""
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
-        self._needs_costs = not isinstance(scheduler, str) and scheduler.needs_costs
+        self._energy_weight = energy_weight
+        # StarPU takes an energy that is not known for none at all: that worker would be free.
+        self._needs_costs = energy_weight is not None or (
+            not isinstance(scheduler, str) and scheduler.needs_costs
+        )
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []
@@ -316,6 +323,7 @@ class Runtime:
             "STARPU_PERF_MODEL_DIR": str(models),
             "STARPU_HOSTNAME": name,
             "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
+            **(self._energy_weight.environment() if self._energy_weight else {}),
         }
 
     def _config(self) -> Any:
@@ -382,6 +390,8 @@ class Runtime:
 
     def _restore(self) -> None:
         sys.unraisablehook = self._previous_hook
+        for name in self._energy_weight.environment() if self._energy_weight else ():
+            os.environ.pop(name, None)  # the next runtime of this process may have none
         self._blas.restore_original_limits()
 
     def _worker(self, number: int) -> Worker:

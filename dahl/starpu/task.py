@@ -275,8 +275,10 @@ def check_costs(runtime: Runtime, codelet: Codelet, costs: Costs | None) -> None
             missing = "energy_j"
         if missing:
             who = f"policy {runtime.scheduler_name}" if needs_energy else "the simulation"
+            measured = "python -m experiments.calibrate measures it"
+            remedy = "the platform has to tell it" if runtime.simulated else measured
             raise CostUnknownError(
-                f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: measure it first"
+                f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: {remedy}"
             )
     if costs:
         costs.checked.add((codelet.id, needs_energy))

@@ -149,3 +149,45 @@ def test_a_window_below_three_periods_is_not_resolvable(seconds: float, resolvab
     opened = track.mark
     track.add(reading(seconds, 100))
     assert energy_between(channel, opened, track.mark).resolvable is resolvable
+
+
+def test_a_counter_that_stands_still_is_stale_and_not_a_zero() -> None:
+    track = CounterTrack(counter(None))
+    steps = [track.add(reading(at / 10, min(at, 3) * 100)) for at in range(12)]
+    # It last moved at 0.3 s; a package draws power whatever runs, so from 0.8 s on nothing is known.
+    assert [step.flags for step in steps[1:8]] == [Flag.OK] * 7
+    assert [(step.flags, step.joules) for step in steps[8:]] == [(Flag.STALE, None)] * 4
+
+
+def test_joules_are_known_again_from_the_reading_after_a_stale_counter_moved() -> None:
+    track = CounterTrack(counter(None))
+    for at in range(11):
+        track.add(reading(at / 10, 100))
+    stuck = track.mark
+    moving = track.add(reading(1.1, 500))
+    assert (moving.flags, moving.joules) == (Flag.STALE, None), "what it counted while it stood is not known"
+    opened = track.mark
+    assert track.add(reading(1.2, 800)).joules == pytest.approx(300e-6)
+    assert energy_between(track.channel, stuck, track.mark).joules is None
+    assert energy_between(track.channel, opened, track.mark).joules == pytest.approx(300e-6)
+
+
+def test_a_counter_outside_the_total_may_stand_still() -> None:
+    uncore = Channel("rapl:package-0", "uncore", False, 1e-6, None, 0.001)
+    track = CounterTrack(uncore)
+    for at in range(100):
+        assert track.add(reading(float(at), 7)).flags in (Flag.FIRST, Flag.OK)
+
+
+def test_a_coarse_counter_may_stand_still_for_as_long_as_a_count_takes() -> None:
+    track = CounterTrack(counter(None, unit_j=1.0))
+    flags = [track.add(reading(float(at), 7)).flags for at in range(12)]
+    assert flags == [Flag.FIRST, *[Flag.OK] * 9, Flag.STALE, Flag.STALE]
+
+
+def test_a_window_in_which_no_count_fell_is_not_resolvable() -> None:
+    track = CounterTrack(counter(None))
+    track.add(reading(0, 7))
+    opened = track.mark
+    track.add(reading(0.4, 7))
+    assert not energy_between(track.channel, opened, track.mark).resolvable

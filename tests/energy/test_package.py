@@ -24,7 +24,7 @@ def test_every_energy_configuration_names_known_sources_and_gives_a_power_model(
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = OmegaConf.to_container(compose(overrides=[f"+energy={path.stem}"]).energy)
     assert isinstance(config, dict)
-    assert set(config) == {"sources", "rate_hz", "idle_baseline_s", "model"}
+    assert {"sources", "rate_hz", "idle_baseline_s", "min_window_s", "window_batches", "model"} <= set(config)
     assert config["sources"] == {"auto": "auto", "model": []}.get(path.stem, [path.stem])
     assert config["sources"] == "auto" or set(config["sources"]) <= set(SOURCES)
     model = power_model_for(config["model"], ["cpu", "cuda"])

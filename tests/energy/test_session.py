@@ -149,6 +149,7 @@ def test_a_window_below_three_periods_of_a_counter_is_not_resolvable(
     source = HandSource("nvml", {channel: 0})
     with EnergySession([source], rate_hz=SELDOM_HZ) as session, session.window("epoch") as window:
         time.sleep(0.02)
+        source.raw = {channel: 5}
     assert window.energy.resolvable is resolvable
 
 
@@ -268,7 +269,7 @@ def test_net_joules_are_missing_without_a_baseline() -> None:
 
 
 def seven_watts(t_ns: int) -> int:
-    return t_ns * 7 // 1000
+    return t_ns * 7 // 1000 % 262_143_328_851
 
 
 def test_net_joules_take_off_the_idle_watts_of_the_baseline() -> None:
@@ -287,9 +288,39 @@ def test_net_joules_take_off_the_idle_watts_of_the_baseline() -> None:
 def test_the_idle_baseline_is_the_mean_power_while_nothing_runs() -> None:
     source = HandSource("rapl", {PACKAGE: seven_watts, CORE: None})
     with EnergySession([source], rate_hz=SELDOM_HZ) as session:
-        idle_w = session.measure_idle(0.05)
-        assert idle_w == {"rapl:package-0": pytest.approx(7.0, rel=1e-3)}
-        assert session.idle_w == idle_w
+        idle = session.measure_idle(0.05)
+        assert list(idle) == ["rapl:package-0"]
+        assert idle["rapl:package-0"].watts == pytest.approx(7.0, rel=1e-3)
+        # One period of 1 ms in 50 ms, at 7 W.
+        assert idle["rapl:package-0"].bound_w == pytest.approx(7.0 * 0.001 / 0.05, rel=0.2)
+        assert session.idle_w == {}
+
+
+def test_a_window_around_others_has_their_tasks_and_sleep_in_between() -> None:
+    with EnergySession(power_model=NODE) as session:
+        run = session.open_window("run")
+        for start_s in (1.0, 5.0):
+            tasks = cpu_and_gpu_busy(2.0)
+            tasks["start_s"] += start_s
+            tasks["end_s"] += start_s
+            session.open_window("epoch").close(tasks, start_s, start_s + 2.0)
+        energy = run.close(start_s=0.0, end_s=10.0)
+    # 10 s of base and sleep, and twice two busy seconds above it.
+    assert energy.total_j == pytest.approx(10 * (50 + 20 + 1) + 2 * 2 * (180 + 9))
+    assert energy.total_net_j == pytest.approx(2 * 2 * (180 + 9))
+    assert energy.seconds == 10.0
+
+
+def test_windows_inside_one_another_count_once_in_the_one_around_them_all() -> None:
+    with EnergySession(power_model=NODE) as session:
+        run = session.open_window("run")
+        epoch = session.open_window("epoch")
+        half = cpu_and_gpu_busy(1.0)
+        session.open_window("batches").close(half, 0.0, 1.0)
+        inner = epoch.close(cpu_and_gpu_busy(2.0), 0.0, 2.0)
+        outer = run.close(start_s=0.0, end_s=2.0)
+    assert inner.total_j == pytest.approx(2 * 260)
+    assert outer.total_j == pytest.approx(inner.total_j)
 
 
 def test_without_counters_there_is_no_baseline_to_wait_for() -> None:

@@ -86,6 +86,34 @@ def test_what_was_not_recorded_is_a_dash_in_the_table_never_a_zero() -> None:
     assert cells == ["1", "–", "–", "–", "2.000", "500", "0.5000", "0.8750"]  # noqa: RUF001
 
 
+def test_a_block_of_epochs_tells_its_joules_once_with_the_epochs_that_share_them() -> None:
+    block = {
+        "epoch": 1,
+        "last_epoch": 2,
+        "gross_j": 60.0,
+        "net_j": 20.0,
+        "bound_j": 0.5,
+        "quality": "measured",
+    }
+    rows = [row(epoch=epoch, gross_j=None, net_j=None, bound_j=None, quality=None) for epoch in (1, 2)]
+    events = [{"event": "window", "window": "epoch", "resolvable": False, **block}]
+    text, display = shown(
+        [STARTED, *events, *({"event": "epoch_end", **own} for own in rows)], terminal=False
+    )
+    told = [line.split(", 2.000")[0] for line in text.splitlines()[2:]]
+    assert told == [
+        "epoch 1/2: joules with epochs 1 to 2",
+        "epoch 2/2: 60.0 J over epochs 1 to 2 (measured)",
+    ]
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(epoch_table(display.epochs, display.blocks, simulated=False))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.split("│")[1:5]] for line in lines]
+    assert cells == [["1", "–", "–", "–"], ["2 (1 to 2)", "60.0", "20.0", "0.500"]]  # noqa: RUF001
+    assert quality_words(display.blocks)[-1].startswith("not resolvable in epochs 1 to 2:")
+
+
 def test_epochs_too_short_for_the_counter_are_named() -> None:
     words = quality_words([row(), row(epoch=2, resolvable=False)])
     assert words == [

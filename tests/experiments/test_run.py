@@ -127,6 +127,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "joules_per_epoch": 30.0,
         "joules_per_epoch_net": 10.0,
         "energy_quality": "estimated",
+        "idle_drifted": None,
     }
     assert records.read_config(run_dir)["choices"]["scheduler"] == "eager"
     assert set(records.read_json(run_dir / "environment.json")) >= {
@@ -262,6 +263,19 @@ def test_joules_that_an_epoch_lacks_are_none_in_the_summary() -> None:
     assert record["joules_per_epoch"] is None
     assert record["joules_per_epoch_net"] is None
     assert (record["seconds_per_epoch"], record["images_per_second"]) == (2.0, 5.0)
+
+
+def test_joules_per_epoch_are_those_of_the_blocks_over_their_epochs() -> None:
+    epochs = [{"epoch": epoch, "images": 10, "seconds": 1.0, "gross_j": None} for epoch in (1, 2, 3)]
+    blocks = [
+        {"epoch": 1, "last_epoch": 2, "gross_j": 8.0, "net_j": 3.0, "quality": "measured"},
+        {"epoch": 3, "last_epoch": 3, "gross_j": 7.0, "net_j": 3.0, "quality": "estimated"},
+    ]
+    record = summarise(configuration(choices=CHOICES), epochs, blocks, status="finished")
+    assert (record["joules_per_epoch"], record["joules_per_epoch_net"]) == (5.0, 2.0)
+    assert record["energy_quality"] == "estimated"
+    cut_short = summarise(configuration(choices=CHOICES), epochs, blocks[:1], status="failed")
+    assert cut_short["joules_per_epoch"] is None
 
 
 def test_a_summary_calls_its_joules_by_the_weakest_quality() -> None:

@@ -45,6 +45,19 @@ def test_a_value_that_cannot_be_is_named_with_what_it_must_be(key: str, value: A
     assert refusal(**{key: value}) == [line]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("min_window_s", -1, "seconds, 0 or more"),
+        ("min_window_s", "long", "seconds, 0 or more"),
+        ("idle_baseline_s", float("nan"), "seconds, 0 or more"),
+        ("window_batches", 0, "a whole number of mini-batches, at least 1, or null"),
+    ],
+)
+def test_a_value_of_the_accounting_that_cannot_be_is_named(key: str, value: Any, expected: str) -> None:
+    assert refusal(energy={"sources": "auto", key: value}) == [f"energy.{key}={value}: must be {expected}"]
+
+
 def test_a_tile_is_no_larger_than_the_batch() -> None:
     assert refusal(tile=65) == ["tile=65 is larger than batch_size=64: a mini-batch is cut into tiles"]
 

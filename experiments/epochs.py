@@ -1,0 +1,146 @@
+"""Epochs in blocks that are long enough for the counters, each evaluated outside of its block.
+
+An epoch can be shorter than a few periods of a counter. Then epochs follow one another without a break until their
+block is at least `energy.min_window_s` long; they are evaluated after it, with the weights that each of them left.
+Where no counter is read every epoch is a block of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dahl import starpu
+from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
+from energy import WindowEnergy
+from experiments.accounting import BatchRange, Mark, Meter, OpenWindow, energy_columns
+from experiments.events import EventWriter
+from experiments.tables import TableStream
+from experiments.workload import Workload
+
+Weights = dict[str, np.ndarray]
+
+
+@dataclass
+class _Block:
+    """Epochs that share a window."""
+
+    opened: OpenWindow
+    done: list[tuple[EpochResult, Weights | None]] = field(default_factory=list)
+    """Each with the weights that it left; None where they are the trainer's own."""
+
+
+class Epochs:
+    """Trains and evaluates the epochs of a trial, and writes their rows."""
+
+    def __init__(
+        self,
+        runtime: starpu.Runtime,
+        trainer: Trainer,
+        meter: Meter,
+        workload: Workload,
+        events: EventWriter,
+        table: TableStream,
+    ) -> None:
+        self._runtime, self._trainer, self._meter = runtime, trainer, meter
+        self._workload, self._events, self._table = workload, events, table
+        energy = workload.config["energy"]
+        self._min_block_s = float(energy.get("min_window_s", 0.0)) if meter.counts else 0.0
+        self._range_batches = energy.get("window_batches")
+        self._evaluates = bool(workload.config["evaluate"]) and not workload.simulated
+
+    def run(self) -> None:
+        """Train every epoch of the configuration."""
+        total, first = int(self._workload.config["epochs"]), 1
+        while first <= total:
+            first += self._run_block(first, total)
+
+    def _run_block(self, first: int, total: int) -> int:
+        """Train, count and evaluate a block of epochs from `first` on; returns how many they were."""
+        block = _Block(self._meter.open("epoch", first))
+        try:
+            for epoch in range(first, total + 1):
+                result = self._run_epoch(epoch, block.opened)
+                ends = self._ends(block.opened, len(block.done) + 1, total - epoch)
+                alone = ends and not block.done
+                weights = self._trainer.weights() if self._evaluates and not alone else None
+                block.done.append((result, weights))
+                if ends:
+                    break
+        except BaseException:
+            # The epochs that ended stay on record; their joules are those of a window that did not end.
+            for result, _ in block.done:
+                self._write(first, result, None, None)
+            raise
+        energy = self._meter.close_window(block.opened)
+        own = energy if len(block.done) == 1 else None
+        for result, weights in block.done:
+            self._write(first, result, self._evaluate(result.epoch, weights), own)
+        return len(block.done)
+
+    def _ends(self, opened: OpenWindow, epochs: int, left: int) -> bool:
+        """Whether a block of so many epochs is long enough; what is left for another one has to be, too."""
+        seconds = self._runtime.now_s() - opened.start_s
+        return not left or (seconds >= self._min_block_s <= seconds / epochs * left)
+
+    def _run_epoch(self, epoch: int, opened: OpenWindow) -> EpochResult:
+        self._events.emit("epoch_start", epoch=epoch)
+        opened.epoch_starts_s.append(self._runtime.now_s())
+        return self._trainer.run_epoch(epoch, self._on_batch(epoch, opened))
+
+    def _on_batch(self, epoch: int, opened: OpenWindow) -> Callable[[BatchProgress], None]:
+        batch_size = int(self._workload.config["batch_size"])
+        begin: list[tuple[int, Mark]] = [(0, self._meter.mark())] if self._range_batches else []
+
+        def on_batch(progress: BatchProgress) -> None:
+            live_w = self._meter.live_w()
+            if live_w is not None:
+                self._runtime.publish_watts(live_w)
+            if begin:
+                done = -(-progress.images // batch_size)
+                ended = progress.images == progress.images_total
+                if done - begin[0][0] >= self._range_batches or (ended and done > begin[0][0]):
+                    end = self._meter.mark()
+                    opened.ranges.append(BatchRange(epoch, begin[0][0] + 1, done, begin[0][1], end))
+                    begin[0] = done, end
+            if self._events.batch_is_due():
+                self._events.batch(
+                    epoch=epoch,
+                    images=progress.images,
+                    seconds=progress.seconds,
+                    loss=None if self._workload.simulated else progress.loss,
+                    watts=live_w,
+                )
+
+        return on_batch
+
+    def _evaluate(self, epoch: int, weights: Weights | None) -> Evaluation | None:
+        if not self._evaluates:
+            return None
+        if weights is not None:
+            for parameter in self._trainer.parameters:
+                parameter.value.write(weights[parameter.name])
+        with self._meter.window("evaluation", epoch):
+            evaluation = self._trainer.evaluate()
+        self._events.emit("evaluated", epoch=epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
+        return evaluation
+
+    def _write(
+        self, block: int, result: EpochResult, evaluation: Evaluation | None, energy: WindowEnergy | None
+    ) -> None:
+        """Write an epoch's row; a simulation computes nothing, so that it has no loss and no accuracy."""
+        row: dict[str, Any] = {
+            "epoch": result.epoch,
+            "block": block,
+            "images": result.images,
+            "seconds": result.seconds,
+            "loss": None if self._workload.simulated else result.loss,
+            "test_loss": None if evaluation is None else evaluation.loss,
+            "accuracy": None if evaluation is None else evaluation.accuracy,
+            **energy_columns(energy, self._meter.channels),
+        }
+        self._table.append_row(row)
+        self._events.emit("epoch_end", **row)
