@@ -9,8 +9,8 @@ from typing import Any, final
 
 import numpy as np
 
-from dahl.costs import CostModel, cost_key, energy_j
-from dahl.ops.operation import Operation, ShapeError
+from dahl.costs import CostModel, Estimates, cost_key, energy_j
+from dahl.ops.operation import Cost, Operation, ShapeError
 from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph
 from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
 
@@ -34,17 +34,24 @@ class Context:
     """Tensors and operations on one runtime.
 
     ``costs`` and ``watts`` tell the expected seconds and joules of each task; without them they are unknown.
+    ``estimates`` puts them wrong on purpose.
     """
 
     def __init__(
-        self, runtime: Runtime, costs: CostModel | None = None, watts: MachineWatts | None = None
+        self,
+        runtime: Runtime,
+        costs: CostModel | None = None,
+        watts: MachineWatts | None = None,
+        estimates: Estimates | None = None,
     ) -> None:
-        self.runtime = runtime
+        self.runtime, self._estimates = runtime, estimates or Estimates()
         self._cost_model, self._watts = costs, watts
         self._codelets: dict[str, tuple[Operation, Codelet]] = {}
         self._costs: dict[str, Costs] = {}
         self.footprints: list[str] = []
         """``cost_key`` by footprint number."""
+        self.work: dict[int, tuple[str, Cost]] = {}
+        """By footprint number: the kind of kernel, and the arithmetic and traffic of one task."""
         self._footprint_of: dict[str, int] = {}
         self._graph: TaskGraph | None = None
 
@@ -255,6 +262,13 @@ class Context:
                 for worker in workers
             ]
             energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]
-            self._costs[key] = Costs(lengths, energies, self._footprint(key))
+            self.work[self._footprint(key)] = operation.kind, operation.cost(shapes, scalars)
+            factors = [self._estimates.factor(worker.worker_class, key) for worker in workers]
+            self._costs[key] = Costs(
+                [length * factor for length, factor in zip(lengths, factors, strict=True)],
+                [joules * factor for joules, factor in zip(energies, factors, strict=True)],
+                self._footprint(key),
+                actual=(lengths, energies),
+            )
             self.runtime.keep(self._costs[key])
         return self._costs[key]

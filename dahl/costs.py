@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
+
+import numpy as np
 
 from dahl.ops.operation import Operation
 from dahl.starpu import MachineWatts, Worker
@@ -95,6 +98,36 @@ class MeasuredCosts(CostModel):
         self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
     ) -> float:
         return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes, scalars), UNKNOWN)
+
+
+@final
+@dataclass(frozen=True)
+class Estimates:
+    """How far what is expected of tasks is from what they take, to see how robust a policy is against it.
+
+    Expected seconds and joules are the known ones, times ``bias`` of the worker class (1 where it names none), times
+    ``exp(noise * z)`` with a standard normal z of its own for each kind of task and worker class, drawn from ``seed``.
+    """
+
+    bias: Mapping[str, float] = field(default_factory=dict)
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in self.bias.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"estimates.bias of {name} must be a factor above 0, got {value}")
+        if not (self.noise >= 0 and math.isfinite(self.noise)):
+            raise ValueError(f"estimates.noise must be 0 or more, got {self.noise}")
+
+    def factor(self, worker_class: str, key: str) -> float:
+        """Return expected over actual for the tasks that share a ``cost_key``."""
+        factor = self.bias.get(worker_class, 1.0)
+        if self.noise == 0:
+            return factor
+        digest = hashlib.sha256(f"{self.seed}/{worker_class}/{key}".encode()).digest()
+        normal = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little"))).standard_normal()
+        return factor * math.exp(self.noise * float(normal))
 
 
 def energy_j(watts: MachineWatts | None, worker: Worker, length_s: float) -> float:

@@ -173,6 +173,12 @@ class Trainer:
         """Number of mini-batches of one epoch, a shorter last one included."""
         return self._training.count + (self._training.last is not None)
 
+    @property
+    def epoch_graphs(self) -> list[tuple[TaskGraph, int]]:
+        """The recorded mini-batches of one epoch of training, and how often each is submitted."""
+        batches = self._training
+        return [(graph, n) for graph, n in ((batches.full, batches.count), (batches.last, 1)) if graph]
+
     def run_epoch(
         self,
         epoch: int,
@@ -188,9 +194,7 @@ class Trainer:
         generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
         self._train.order.write(generator.permutation(self._train.count))
         self._losses.write(np.zeros(self._losses.shape))
-        self._runtime.plan(
-            [(g, n) for g, n in ((self._training.full, self._training.count), (self._training.last, 1)) if g]
-        )
+        self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()
         total = self.batches_per_epoch if max_batches is None else min(max_batches, self.batches_per_epoch)
         tasks = len(self._training.full or self._training.last or [])

@@ -113,6 +113,8 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("bound_j", pa.float64()),
     ("quality", pa.string()),
     ("resolvable", pa.bool_()),
+    ("bound_ratio", pa.float64()),
+    ("bound_ratio_controllable", pa.float64()),
 ]
 """Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
 

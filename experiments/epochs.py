@@ -17,7 +17,9 @@ from dahl import starpu
 from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
 from energy import WindowEnergy
 from experiments.accounting import BatchRange, Mark, Meter, OpenWindow, energy_columns
+from experiments.bounds import EpochWork
 from experiments.events import EventWriter
+from experiments.graph_runner import GraphRunner
 from experiments.tables import TableStream
 from experiments.workload import Workload
 
@@ -39,14 +41,16 @@ class Epochs:
     def __init__(
         self,
         runtime: starpu.Runtime,
-        trainer: Trainer,
+        trainer: Trainer | GraphRunner,
         meter: Meter,
         workload: Workload,
         events: EventWriter,
         table: TableStream,
+        work: EpochWork | None = None,
     ) -> None:
         self._runtime, self._trainer, self._meter = runtime, trainer, meter
         self._workload, self._events, self._table = workload, events, table
+        self._work = work
         energy = workload.config["energy"]
         self._min_block_s = float(energy.get("min_window_s", 0.0)) if meter.counts else 0.0
         self._range_batches = energy.get("window_batches")
@@ -66,7 +70,9 @@ class Epochs:
                 result = self._run_epoch(epoch, block.opened)
                 ends = self._ends(block.opened, len(block.done) + 1, total - epoch)
                 alone = ends and not block.done
-                weights = self._trainer.weights() if self._evaluates and not alone else None
+                weights = None
+                if self._evaluates and not alone and isinstance(self._trainer, Trainer):
+                    weights = self._trainer.weights()
                 block.done.append((result, weights))
                 if ends:
                     break
@@ -120,6 +126,7 @@ class Epochs:
     def _evaluate(self, epoch: int, weights: Weights | None) -> Evaluation | None:
         if not self._evaluates:
             return None
+        assert isinstance(self._trainer, Trainer)  # a graph has nothing to evaluate
         if weights is not None:
             for parameter in self._trainer.parameters:
                 parameter.value.write(weights[parameter.name])
@@ -142,5 +149,7 @@ class Epochs:
             "accuracy": None if evaluation is None else evaluation.accuracy,
             **energy_columns(energy, self._meter.channels),
         }
+        ratios = self._work.ratios(row["gross_j"]) if self._work else {}
+        row |= {name: ratios.get(name) for name in ("bound_ratio", "bound_ratio_controllable")}
         self._table.append_row(row)
         self._events.emit("epoch_end", **row)

@@ -30,6 +30,7 @@ RECORD_VERSION = 1
 CONFIG_NAME = "config.yaml"
 ENVIRONMENT_NAME = "environment.json"
 SUMMARY_NAME = "summary.json"
+GRAPH_NAME = "graph.json"
 
 
 class OutputFolderError(Exception):

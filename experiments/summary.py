@@ -28,6 +28,7 @@ def summarise(
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
     is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
+    The ratios to the bound are there for simulated runs (see `experiments.bounds`).
     """
     blocks = blocks or epochs
     in_blocks = sum(row["last_epoch"] - row["epoch"] + 1 if "last_epoch" in row else 1 for row in blocks)
@@ -42,6 +43,7 @@ def summarise(
         "error": error,
         "scheduler": scheduler_name(config),
         "framework": "starpu",
+        "workload": config["choices"]["workload"],
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
         "platform": config["choices"]["platform"],
@@ -56,6 +58,8 @@ def summarise(
         "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
         "idle_drifted": idle_drifted,
+        "bound_ratio": _mean(_sum(epochs, "bound_ratio"), epochs),
+        "bound_ratio_controllable": _mean(_sum(epochs, "bound_ratio_controllable"), epochs),
     }
 
 

@@ -20,7 +20,7 @@ from experiments.summary import QUALITIES
 Summary = Mapping[str, Any]
 Column = tuple[str, ...]
 
-_NAMES = ("platform", "model", "dataset")
+_NAMES = ("platform", "workload", "model", "dataset")
 
 
 class RunsError(Exception):
@@ -65,7 +65,7 @@ def markdown(summaries: Sequence[Summary]) -> str:
 
 
 def _column(summary: Summary) -> Column:
-    return tuple(str(summary[name]) for name in _NAMES)
+    return tuple(str(summary.get(name, "cnn")) for name in _NAMES)
 
 
 def _title(column: Column, columns: Sequence[Column]) -> str:

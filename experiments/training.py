@@ -13,8 +13,10 @@ from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline
 from experiments import records
 from experiments.accounting import Meter, epoch_schema, open_session
+from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
+from experiments.graph_runner import GraphRunner
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
 from experiments.tables import TableStream
@@ -62,11 +64,13 @@ def _inside(
         )
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
-            trainer = make_trainer(make_context(runtime, workload), workload)
+            context = make_context(runtime, workload)
+            trainer = make_trainer(context, workload)
+        work = _record_work(run_dir, context, trainer, workload) if workload.simulated else None
         baseline = take_baseline(session, runtime, config, events)
         table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         with meter.around("run"):
-            Epochs(runtime, trainer, meter, workload, events, table).run()
+            Epochs(runtime, trainer, meter, workload, events, table, work).run()
         drift = check_drift(session, runtime, baseline, events) if baseline else {}
         if baseline:
             _record_idle(run_dir, baseline, drift)
@@ -75,6 +79,16 @@ def _inside(
             "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
             "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
         }
+
+
+def _record_work(
+    run_dir: Path, context: Context, trainer: Trainer | GraphRunner, workload: Workload
+) -> EpochWork:
+    """Write down an epoch's tasks, and return them with what no schedule of them beats."""
+    graphs = trainer.epoch_graphs
+    work = epoch_work(context, graphs, workload.power_model(context.runtime.workers))
+    write_graph(run_dir, work, describe_graphs(context, graphs))
+    return work
 
 
 def _record_idle(run_dir: Path, baseline: IdleBaseline, drift: dict[str, Any]) -> None:
@@ -92,11 +106,14 @@ def kernels_are_cold() -> bool:
 
 def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:
     """Return a context that knows what is known of the tasks' seconds and joules."""
-    return Context(runtime, workload.costs, machine_watts(workload.power_model(runtime.workers)))
+    watts = machine_watts(workload.power_model(runtime.workers))
+    return Context(runtime, workload.costs, watts, workload.estimates)
 
 
-def make_trainer(context: Context, workload: Workload) -> Trainer:
+def make_trainer(context: Context, workload: Workload) -> Trainer | GraphRunner:
     """Lay the workload out on a runtime."""
+    if workload.graph is not None:
+        return GraphRunner(context, workload.graph)
     config = workload.config
     hyperparameters = Hyperparameters(
         batch_size=config["batch_size"],
@@ -133,7 +150,7 @@ def _tell_what_runs(
         simulated=workload.simulated,
         workers=len(runtime.workers),
         starpu=starpu.version(variant),
-        images_per_epoch=len(workload.dataset.train.labels),
+        images_per_epoch=0 if workload.graph else len(workload.dataset.train.labels),
         energy=_energy_words(workload, session),
     )
     if absent and not workload.sources.sources:

@@ -9,7 +9,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs"
-GROUPS = ("scheduler", "model", "dataset", "energy", "platform")
+GROUPS = ("scheduler", "workload", "model", "dataset", "energy", "platform")
 
 _Check = Callable[[Any], bool]
 
@@ -40,6 +40,15 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
 }
 
+_ESTIMATES: dict[str, tuple[_Check, str]] = {
+    "bias": (
+        lambda v: isinstance(v, Mapping) and all(_is_number(f) and 0 < f < float("inf") for f in v.values()),
+        "factors above 0 by worker class, such as {card: 2.0}",
+    ),
+    "noise": (lambda v: _is_number(v) and 0 <= v < float("inf"), "a number, 0 or more"),
+    "seed": (lambda v: _is_int(v) and 0 <= v < 2**63, "a whole number, at least 0 and below 2^63"),
+}
+
 _ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
     "idle_baseline_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
     "min_window_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
@@ -49,7 +58,7 @@ _ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
     ),
 }
 
-KEYS = (*GROUPS, *_VALUES)
+KEYS = (*GROUPS, *_VALUES, "estimates")
 
 
 class ConfigError(Exception):
@@ -87,6 +96,7 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, (holds, expected) in _ENERGY_VALUES.items()
         if isinstance(energy, Mapping) and key in energy and not holds(energy[key])
     ]
+    wrong += _wrong_estimates(config.get("estimates", {}))
     wrong += [
         f"{group}={config[group]}: must be one of {', '.join(options(group))}"
         for group in GROUPS
@@ -102,6 +112,20 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
+def _wrong_estimates(estimates: Any) -> list[str]:
+    if not isinstance(estimates, Mapping):
+        return [f"estimates={estimates}: must have {', '.join(_ESTIMATES)}"]
+    return [
+        f"unknown key 'estimates.{key}'; there are: {', '.join(_ESTIMATES)}"
+        for key in estimates
+        if key not in _ESTIMATES
+    ] + [
+        f"estimates.{key}={estimates[key]}: must be {expected}"
+        for key, (holds, expected) in _ESTIMATES.items()
+        if key in estimates and not holds(estimates[key])
+    ]
+
+
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     wrong = []
     if config["tile"] > config["batch_size"]:
@@ -112,6 +136,8 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     simulated = config["platform"].get("simulated", True)
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
+    if config["workload"].get("_target_") is not None and not simulated:
+        wrong.append("this workload has no kernels and runs on simulated nodes only: platform=NAME")
     if config["scheduler"].get("name", "") is None:
         wrong.append("scheduler=starpu needs the policy's name: scheduler.name=modular-heft")
     return wrong

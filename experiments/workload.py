@@ -10,10 +10,10 @@ from typing import Any
 from hydra.utils import instantiate
 
 from dahl import starpu
-from dahl.costs import CostModel
-from dahl.datasets import Dataset
+from dahl.costs import CostModel, Estimates
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
+from experiments.graphs import GraphDescription, GraphError, GraphWorkload
 from experiments.platform import SimulatedNode
 from experiments.policies import load_scheduler
 from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
@@ -24,12 +24,16 @@ class Workload:
     """What one trial runs; nothing of StarPU has started yet."""
 
     config: Mapping[str, Any]
-    dataset: Dataset
+    dataset: Any
+    """A ``dahl.datasets.Dataset``; None beside a graph."""
     model: Any
     scheduler: Any
     platform: SimulatedNode | None
     sources: Selection
     """Counters to read; none in a simulation."""
+    graph: GraphDescription | None = None
+    """What runs instead of training."""
+    estimates: Estimates = Estimates()
     costs: CostModel | None = None
     """Expected seconds of tasks: a platform's, or measured on this machine; None where nobody asked for them."""
 
@@ -103,11 +107,41 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
     sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    costs = platform.costs if platform else None
+    check_bias(config["estimates"]["bias"], platform)
+    estimates = Estimates(**config["estimates"])
+    graph = load_graph(config["workload"], platform)
+    if graph is not None:
+        return Workload(config, None, None, scheduler, platform, sources, graph, estimates, costs)
     model = instantiate(config["model"])
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()
-    costs = platform.costs if platform else None
-    return Workload(config, dataset, model, scheduler, platform, sources, costs)
+    return Workload(config, dataset, model, scheduler, platform, sources, None, estimates, costs)
+
+
+def load_graph(config: Mapping[str, Any], platform: SimulatedNode | None) -> GraphDescription | None:
+    """Return the graph that runs instead of training; None trains. Raises GraphError where it cannot run."""
+    if config["_target_"] is None:
+        return None
+    if platform is None:
+        raise GraphError("the tasks of this workload have no kernels: it runs on simulated nodes, platform=NAME")
+    made: GraphWorkload = instantiate(config)
+    graph = made.describe()
+    arches = {arch for arch, classes in (("cpu", platform.cpu), ("cuda", platform.gpu)) if classes}
+    for kind in graph.kinds:
+        if not arches & set(kind.arches):
+            raise GraphError(
+                f"{kind.name} runs on {' and '.join(kind.arches)} only; platform {platform.name} has no such worker"
+            )
+    return graph
+
+
+def check_bias(bias: Mapping[str, float], platform: SimulatedNode | None) -> None:
+    """Raise ValueError for a worker class that there is not."""
+    classes = ("cpu", "cuda") if platform is None else (*platform.cpu, *platform.gpu)
+    unknown = [name for name in bias if name not in classes]
+    if unknown:
+        raise ValueError(f"estimates.bias names {unknown[0]}; there are: {', '.join(classes)}")
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import numpy as np
 
 from dahl.starpu.data import MODES, DataHandle
+from dahl.starpu.dependencies import Dependencies, dependencies
 from dahl.starpu.errors import CostUnknownError, check
 from dahl.starpu.kernel import Kernel, Mode, compile_kernel
 
@@ -50,23 +51,33 @@ class Step:
 class Costs:
     """Expected seconds and joules (net of idle) of one kind of task on each worker; NaN where unknown.
 
+    ``actual`` are the seconds and joules that it really takes in a simulation; None: as expected.
+
     Source: StarPU asks for them through ``starpu_perfmodel.arch_cost_function``.
     """
 
     __slots__ = ("address", "checked", "footprint", "mean_length_s", "table")
 
-    def __init__(self, length_s: Sequence[float], energy_j: Sequence[float], footprint: int = 0) -> None:
+    def __init__(
+        self,
+        length_s: Sequence[float],
+        energy_j: Sequence[float],
+        footprint: int = 0,
+        *,
+        actual: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
         if len(length_s) != len(energy_j):
             raise ValueError(
                 f"{len(length_s)} lengths but {len(energy_j)} energies; both are given for each worker"
             )
-        self.table = np.array([length_s, energy_j], dtype=np.float64)
+        self.table = np.array([length_s, energy_j, *(actual or (length_s, energy_j))], dtype=np.float64)
         self.address: int = self.table.ctypes.data
         self.footprint = footprint
         self.checked: set[tuple[int, bool]] = set()
         known = self.table[0][~np.isnan(self.table[0])]
         self.mean_length_s = float(known.mean()) if known.size else float("nan")
-        if (known <= 0).any() or not np.isfinite(known).all():
+        lengths = self.table[::2][~np.isnan(self.table[::2])]
+        if (lengths <= 0).any() or not np.isfinite(lengths).all():
             raise ValueError(f"an expected length must be above 0 s and finite, or NaN: got {list(length_s)}")
 
     @property
@@ -79,6 +90,12 @@ class Costs:
     def energy_j(self) -> np.ndarray:
         """Joules by worker."""
         view: np.ndarray = self.table[1]
+        return view
+
+    @property
+    def actual(self) -> np.ndarray:
+        """Seconds and joules by worker that the task takes in a simulation."""
+        view: np.ndarray = self.table[2:]
         return view
 
 
@@ -231,6 +248,23 @@ class TaskGraph:
             key = codelet.id, id(costs)
             found[key] = (codelet, costs, found[key][2] + 1 if key in found else 1)
         return found
+
+    def tasks(self) -> list[tuple[Codelet, Costs | None]]:
+        """Return the codelet and the costs of each task."""
+        return list(zip(self._codelets, self._costs, strict=True))
+
+    def accesses(self) -> list[list[tuple[DataHandle, Mode]]]:
+        """Return the data of each task, and how it accesses them."""
+        found = []
+        for codelet, node in zip(self._codelets, self._nodes, strict=True):
+            first, count = int(node[4]), int(node[5])
+            handles = self._handles[first : first + count]
+            found.append([(handle, codelet.mode(i)) for i, handle in enumerate(handles)])
+        return found
+
+    def dependencies(self) -> Dependencies:
+        """Return the order of the tasks, and of those of two submissions in a row."""
+        return dependencies([[(id(handle), mode) for handle, mode in used] for used in self.accesses()])
 
     def _freeze(self) -> tuple[Any, ...]:
         ffi = self._runtime.ffi

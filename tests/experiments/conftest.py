@@ -62,6 +62,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
     """A configuration that can run, as Hydra would compose it."""
     config: dict[str, Any] = {
         "scheduler": {"_target_": "schedulers.StarPUScheduler", "name": "eager"},
+        "workload": {"_target_": None},
+        "estimates": {"bias": {}, "noise": 0.0, "seed": 0},
         "model": {"_target_": "dahl.models.basic_cnn"},
         "dataset": {"_target_": "dahl.datasets.Synthetic"},
         "energy": {"sources": "auto"},
@@ -84,6 +86,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 CHOICES = {
     "scheduler": "eager",
+    "workload": "cnn",
     "model": "basic_cnn",
     "dataset": "synthetic",
     "energy": "auto",

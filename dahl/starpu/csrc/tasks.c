@@ -62,12 +62,21 @@ static int worker_of(const struct starpu_perfmodel_arch *arch)
                                                       : dahl_state.gpu_worker_of_device[device];
 }
 
+/* A task that runs asks for what it really takes, and only in a simulation; one that is still to be placed, for what is
+ * expected of it. */
+static int is_running(const struct starpu_task *task)
+{
+    return task->status == STARPU_TASK_RUNNING;
+}
+
 static double length_us(struct starpu_task *task, struct starpu_perfmodel_arch *arch, unsigned nimpl)
 {
     (void)nimpl;
     const struct dahl_record *record = dahl_record_of(task);
     int worker = worker_of(arch);
-    return record && record->costs && worker >= 0 ? record->costs[worker] * 1e6 : NAN;
+    if (!record || !record->costs || worker < 0)
+        return NAN;
+    return record->costs[(is_running(task) ? 2 * dahl_state.nworkers : 0) + worker] * 1e6;
 }
 
 static double energy_j(struct starpu_task *task, struct starpu_perfmodel_arch *arch, unsigned nimpl)
@@ -75,7 +84,9 @@ static double energy_j(struct starpu_task *task, struct starpu_perfmodel_arch *a
     (void)nimpl;
     const struct dahl_record *record = dahl_record_of(task);
     int worker = worker_of(arch);
-    return record && record->costs && worker >= 0 ? record->costs[dahl_state.nworkers + worker] : NAN;
+    if (!record || !record->costs || worker < 0)
+        return NAN;
+    return record->costs[(is_running(task) ? 3 : 1) * dahl_state.nworkers + worker];
 }
 
 /* ---- codelets ---- */

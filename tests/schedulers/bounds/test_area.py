@@ -143,7 +143,7 @@ def test_a_deadline_before_the_least_makespan_is_refused_with_it() -> None:
         ({"counts": [0]}, "counts must be above 0"),
         ({"units": [0, 1]}, "units must be 1 or more"),
         ({"length_s": [[0.0, 1.0]]}, "length_s must be above 0"),
-        ({"length_s": [[1.0]]}, r"expected \(1, 2\)"),
+        ({"length_s": [[1.0]]}, r"has the shape \(1, 1\), expected \(kinds, 2\)"),
         ({"static_w": NAN}, "static_w must be 0 or more, got nan"),
     ],
 )

@@ -1,0 +1,70 @@
+"""A graph of tasks, repeated so many times, as the mixed bound and the best schedule take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+Edge = tuple[int, int]
+
+
+@final
+@dataclass(frozen=True)
+class Graph:
+    """Tasks in an order that every edge follows.
+
+    ``kinds[t]`` is the row of task t in the tables of lengths and energies. An edge (t, u) says that u starts after t
+    has ended; one of ``next_edges`` that u of the next repetition does.
+    """
+
+    kinds: Sequence[int]
+    edges: Sequence[Edge] = ()
+    next_edges: Sequence[Edge] = ()
+    repeats: int = 1
+    before: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    """Of each task, those that it follows directly."""
+
+    def __post_init__(self) -> None:
+        if not len(self.kinds):
+            raise ValueError("a graph needs at least one task")
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        for t, u in self.edges:
+            if not 0 <= t < u < len(self.kinds):
+                raise ValueError(
+                    f"edge {t} -> {u}: edges lead from a task to a later one of {len(self.kinds)}"
+                )
+        for t, u in self.next_edges:
+            if not (0 <= t < len(self.kinds) and 0 <= u < len(self.kinds)):
+                raise ValueError(f"edge {t} -> {u} to the next repetition: there are {len(self.kinds)} tasks")
+        before: list[list[int]] = [[] for _ in self.kinds]
+        for t, u in self.edges:
+            before[u].append(t)
+        object.__setattr__(self, "before", tuple(map(tuple, before)))
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def counts(self, kinds: int) -> np.ndarray:
+        """How many tasks of each kind there are in all repetitions."""
+        return np.bincount(np.asarray(self.kinds), minlength=kinds) * float(self.repeats)
+
+    def reaches(self) -> np.ndarray:
+        """(n, n): whether there is a way from t to u; a task reaches itself."""
+        found = np.eye(len(self), dtype=bool)
+        for u, earlier in enumerate(self.before):
+            for t in earlier:
+                found[:, u] |= found[:, t]
+        return found
+
+    def width(self) -> int:
+        """The most tasks of one repetition of which none has to wait for another, by Dilworth's theorem."""
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
+        below = self.reaches() & ~np.eye(len(self), dtype=bool)
+        matched = maximum_bipartite_matching(csr_matrix(below), perm_type="column")
+        return len(self) - int((matched >= 0).sum())

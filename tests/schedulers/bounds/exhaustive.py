@@ -1,0 +1,113 @@
+"""Every schedule of a small graph: each placement on workers, in each order that the graph allows."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from schedulers.bounds import Graph
+
+
+@dataclass(frozen=True)
+class Small:
+    """A random instance: ``figures`` are the arguments of the bounds after the graph."""
+
+    graph: Graph
+    figures: dict[str, Any]
+    parking_w: np.ndarray
+
+
+def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
+    """Two classes of one or two workers, three kinds of which one may be for one class only, random edges."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(0.5, 5.0, (3, 2))
+    if seed % 3 == 0:
+        lengths[rng.integers(3), rng.integers(2)] = np.nan
+    edges = [
+        (t, u) for t in range(tasks) for u in range(t + 1, tasks) if rng.random() < rng.choice([0.1, 0.4])
+    ]
+    again = [(t, u) for t in range(tasks) for u in range(tasks) if repeats > 1 and rng.random() < 0.3]
+    units = np.array([1, 1]) if repeats > 1 else rng.integers(1, 3, 2)
+    figures = {
+        "length_s": lengths,
+        "energy_j": rng.uniform(0.0, 20.0, (3, 2)),
+        "units": units,
+        "static_w": float(rng.choice([0.0, 1.0, 10.0])),
+    }
+    parking_w = figures["static_w"] * np.array([0.5, 0.3]) / units
+    return Small(Graph(rng.integers(0, 3, tasks).tolist(), edges, again, repeats), figures, parking_w)
+
+
+def unrolled(graph: Graph) -> Graph:
+    """The repetitions as one graph."""
+    n = len(graph)
+    edges = [(t + i * n, u + i * n) for i in range(graph.repeats) for t, u in graph.edges]
+    edges += [(t + i * n, u + (i + 1) * n) for i in range(graph.repeats - 1) for t, u in graph.next_edges]
+    return Graph(list(graph.kinds) * graph.repeats, edges)
+
+
+def every_schedule(case: Small, cap_w: float = np.inf) -> np.ndarray:
+    """(schedules, 3): joules, joules where idle workers park, and seconds of each; those above the cap are left out.
+
+    A schedule starts each task as soon as the graph and the tasks before it on its worker allow.
+    """
+    graph, figures = unrolled(case.graph), case.figures
+    kinds, worker_class = np.array(graph.kinds), np.repeat(np.arange(2), figures["units"])
+    places = np.array(list(itertools.product(range(worker_class.size), repeat=len(graph))))
+    lengths = figures["length_s"][kinds][:, worker_class]
+    places = places[~np.isnan(lengths[np.arange(len(graph)), places]).any(axis=1)]
+    before = np.zeros((len(graph), len(graph)), np.bool_)
+    for t, u in graph.edges:
+        before[u, t] = True
+    orders = [
+        order
+        for order in itertools.permutations(range(len(graph)))
+        if all(order.index(t) < order.index(u) for t, u in graph.edges)
+    ]
+    energies = figures["energy_j"][kinds][:, worker_class]
+    found = _schedules(np.array(orders), places, before, lengths, energies)
+    placed_j, busy_s, makespan_s, above_w = (
+        found.T[0],
+        found.T[1 : 1 + worker_class.size],
+        found.T[-2],
+        found.T[-1],
+    )
+    joules = placed_j + figures["static_w"] * makespan_s
+    parked_j = joules - case.parking_w[worker_class] @ (makespan_s - busy_s)
+    kept = above_w + figures["static_w"] <= cap_w
+    return np.column_stack([joules, parked_j, makespan_s])[kept]
+
+
+@numba.njit
+def _schedules(orders: Any, places: Any, before: Any, lengths: Any, energies: Any) -> Any:
+    """(orders * places, 3 + workers): joules of tasks, seconds of each worker, makespan, most watts above static."""
+    n, workers = lengths.shape
+    found = np.zeros((len(orders) * len(places), workers + 3))
+    starts, ends, watts = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(len(orders)):
+        for j in range(len(places)):
+            row = found[i * len(places) + j]
+            free_s = np.zeros(workers)
+            for task in orders[i]:
+                w = places[j, task]
+                start_s = free_s[w]
+                for t in range(n):
+                    if before[task, t]:
+                        start_s = max(start_s, ends[t])
+                starts[task], ends[task] = start_s, start_s + lengths[task, w]
+                watts[task] = energies[task, w] / lengths[task, w]
+                free_s[w] = ends[task]
+                row[0] += energies[task, w]
+                row[1 + w] += lengths[task, w]
+            row[workers + 1] = free_s.max()
+            for task in range(n):
+                drawn_w = 0.0
+                for t in range(n):
+                    if starts[t] <= starts[task] < ends[t]:
+                        drawn_w += watts[t]
+                row[workers + 2] = max(row[workers + 2], drawn_w)
+    return found
