@@ -261,7 +261,10 @@ class Context:
                 else float("nan")
                 for worker in workers
             ]
-            energies = [energy_j(self._watts, w, length) for w, length in zip(workers, lengths, strict=True)]
+            energies = [
+                energy_j(self._watts, w, length, operation.name)
+                for w, length in zip(workers, lengths, strict=True)
+            ]
             self.work[self._footprint(key)] = operation.kind, operation.cost(shapes, scalars)
             factors = [self._estimates.factor(worker.worker_class, key) for worker in workers]
             self._costs[key] = Costs(

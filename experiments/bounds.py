@@ -52,7 +52,12 @@ class EpochWork:
     def least(self, deadline_s: float = math.inf) -> MixedBound:
         """The least joules of any schedule by the deadline; raises BoundError where there is none."""
         return mixed_bound(
-            self.graphs, self.length_s, self.energy_j, self.units, static_w=self.static_w, deadline_s=deadline_s
+            self.graphs,
+            self.length_s,
+            self.energy_j,
+            self.units,
+            static_w=self.static_w,
+            deadline_s=deadline_s,
         )
 
     @cached_property
@@ -72,7 +77,9 @@ class EpochWork:
             bound = self.least(deadline_s)
             return FrontPoint(bound.makespan_s, bound.energy_j)
 
-        return energy_deadline_front(by_deadline, self.least_s * (1 + 1e-6), max(latest_s, self.least_s * 1.01))
+        return energy_deadline_front(
+            by_deadline, self.least_s * (1 + 1e-6), max(latest_s, self.least_s * 1.01)
+        )
 
     def best(self, deadline_s: float, limit_s: float) -> BestSchedule:
         """The best schedule found of one repetition of the only graph; see ``schedulers.bounds.best_schedule``."""
@@ -145,9 +152,7 @@ class EpochWork:
         )
 
 
-def epoch_work(
-    context: Context, graphs: Sequence[tuple[TaskGraph, int]], power: PowerModel
-) -> EpochWork:
+def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power: PowerModel) -> EpochWork:
     """Return what recorded graphs, each submitted so many times, are on the context's workers."""
     workers = context.runtime.workers
     classes = tuple(dict.fromkeys(worker.worker_class for worker in workers))

@@ -40,9 +40,7 @@ class GraphRunner:
                     self._submit(task)
             self.epoch_graphs.append((graph, times))
 
-    def run_epoch(
-        self, epoch: int, on_batch: Callable[[BatchProgress], None] | None = None
-    ) -> EpochResult:
+    def run_epoch(self, epoch: int, on_batch: Callable[[BatchProgress], None] | None = None) -> EpochResult:
         """Submit every part and wait for all of it."""
         self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()

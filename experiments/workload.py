@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from hydra.utils import instantiate
 
 from dahl import starpu
@@ -14,7 +16,7 @@ from dahl.costs import CostModel, Estimates
 from energy import PowerModel, Selection, power_model_for, select_sources
 from experiments.events import EventWriter, report_stderr
 from experiments.graphs import GraphDescription, GraphError, GraphWorkload
-from experiments.platform import SimulatedNode
+from experiments.platform import OPERATION_KINDS, SimulatedNode
 from experiments.policies import load_scheduler
 from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
 
@@ -49,6 +51,7 @@ class Workload:
             scheduler=self._installable(),
             explain=self.explains,
             platform=self.platform.platform if self.platform else None,
+            noise=self.platform.length_noise(self.config["seed"]) if self.platform else None,
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
@@ -76,8 +79,15 @@ class Workload:
     def power_model(self, workers: Sequence[starpu.Worker]) -> PowerModel:
         """The watts assumed of these workers."""
         if self.platform:
-            return self.platform.power_model(workers)
+            kinds = {kind.name: kind.kind for kind in self.graph.kinds} if self.graph else OPERATION_KINDS
+            return self.platform.power_model(workers, kinds)
         return power_model_for(self.config["energy"]["model"], [worker.arch for worker in workers])
+
+    def link_joule_per_byte(self, workers: Sequence[starpu.Worker]) -> npt.NDArray[np.float64] | None:
+        """The joules of a byte between two memory nodes; None where moving data takes none of its own."""
+        if self.platform is None or not self.platform.transfers_cost_joules:
+            return None
+        return self.platform.link_joule_per_byte(workers)
 
     @property
     def needs_costs(self) -> bool:
@@ -92,7 +102,12 @@ def machine_watts(model: PowerModel) -> starpu.MachineWatts:
     return starpu.MachineWatts(
         base_w=model.base_w,
         workers=tuple(
-            starpu.WorkerWatts(worker.idle_w, worker.busy_w, channels.index(worker.channel))
+            starpu.WorkerWatts(
+                worker.idle_w,
+                worker.busy_w,
+                channels.index(worker.channel),
+                {str(name): watts for name, watts in worker.busy_w_by_codelet.items()},
+            )
             for worker in model.workers
         ),
     )
@@ -124,7 +139,9 @@ def load_graph(config: Mapping[str, Any], platform: SimulatedNode | None) -> Gra
     if config["_target_"] is None:
         return None
     if platform is None:
-        raise GraphError("the tasks of this workload have no kernels: it runs on simulated nodes, platform=NAME")
+        raise GraphError(
+            "the tasks of this workload have no kernels: it runs on simulated nodes, platform=NAME"
+        )
     made: GraphWorkload = instantiate(config)
     graph = made.describe()
     arches = {arch for arch, classes in (("cpu", platform.cpu), ("cuda", platform.gpu)) if classes}

@@ -168,7 +168,9 @@ class CompiledPolicy:
         body = (PLACE if self.kind == "placement" else PICK).format(cache=cached)
         for hook in self.policy.HOOKS:
             length = "length_s, " if hook == "task_ended" else ""
-            body += "\n\n" + HOOK.format(hook=hook, owner=type(self.policy).__name__, length=length, cache=cached)
+            body += "\n\n" + HOOK.format(
+                hook=hook, owner=type(self.policy).__name__, length=length, cache=cached
+            )
         given = ", ".join(f"float({str(v)!r})" if isinstance(v, float) else repr(v) for v in values)
         return ENTRY.format(name=self.name, origin=origin, names=names, values=given, body=body)
 

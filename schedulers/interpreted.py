@@ -112,7 +112,11 @@ class InterpretedPolicy:
         m: int,
     ) -> None:
         def decide() -> int:
-            views = records(ready, READY, rows), records(workers, WORKER, rows, n), records(system, SYSTEM, 1)[0]
+            views = (
+                records(ready, READY, rows),
+                records(workers, WORKER, rows, n),
+                records(system, SYSTEM, 1)[0],
+            )
             return self.policy.pick(worker, *views, floats(memory, m))  # type: ignore[union-attr]
 
         self._guarded(status, decide, answer)

@@ -73,7 +73,9 @@ class GraphDescription:
                     raise GraphError(f"a task is of kind {task.kind}; there are {len(self.kinds)}")
                 for data, mode in task.accesses:
                     if not 0 <= data < len(self.data_bytes) or mode not in ("r", "w", "rw"):
-                        raise GraphError(f"a task accesses data {data} as {mode!r}; there are {len(self.data_bytes)}")
+                        raise GraphError(
+                            f"a task accesses data {data} as {mode!r}; there are {len(self.data_bytes)}"
+                        )
 
     def to_json(self) -> dict[str, Any]:
         """The graph as JSON can hold it."""
@@ -94,7 +96,9 @@ class GraphDescription:
             tuple(record["data_bytes"]),
             tuple(
                 (
-                    tuple(GraphTask(kind, tuple((d, mode) for d, mode in used)) for kind, used in part["tasks"]),
+                    tuple(
+                        GraphTask(kind, tuple((d, mode) for d, mode in used)) for kind, used in part["tasks"]
+                    ),
                     part["times"],
                 )
                 for part in record["parts"]

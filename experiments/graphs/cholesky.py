@@ -46,9 +46,7 @@ class Cholesky(GraphWorkload):
         tasks = []
         for k in range(self.tiles):
             tasks.append(GraphTask(POTRF, ((at[k, k], "rw"),)))
-            tasks += [
-                GraphTask(TRSM, ((at[i, k], "rw"), (at[k, k], "r"))) for i in range(k + 1, self.tiles)
-            ]
+            tasks += [GraphTask(TRSM, ((at[i, k], "rw"), (at[k, k], "r"))) for i in range(k + 1, self.tiles)]
             for i in range(k + 1, self.tiles):
                 tasks.append(GraphTask(SYRK, ((at[i, i], "rw"), (at[i, k], "r"))))
                 tasks += [

@@ -16,7 +16,6 @@ from experiments.graphs.base import (
 )
 
 
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class ForkJoin(GraphWorkload):
@@ -43,6 +42,4 @@ class ForkJoin(GraphWorkload):
         products = range(1, self.width + 1)
         phase = [GraphTask(0, ((at, "rw"), (0, "r"))) for at in products]
         phase.append(GraphTask(1, ((0, "rw"), *((at, "r") for at in products))))
-        return GraphDescription(
-            kinds, (tile_bytes,) * (self.width + 1), ((tuple(phase * self.phases), 1),)
-        )
+        return GraphDescription(kinds, (tile_bytes,) * (self.width + 1), ((tuple(phase * self.phases), 1),))

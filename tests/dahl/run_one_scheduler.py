@@ -35,7 +35,8 @@ def costs_of(workers: tuple[starpu.Worker, ...], scale: float) -> starpu.Costs:
     """A GPU is 8 times as fast as a core and takes twice the joules of one for its tasks."""
     lengths = [scale * (1e-3 if worker.arch == "cpu" else 1.25e-4) for worker in workers]
     return starpu.Costs(
-        lengths, [length * (8.0 if w.arch == "cpu" else 16.0) for length, w in zip(lengths, workers, strict=True)]
+        lengths,
+        [length * (8.0 if w.arch == "cpu" else 16.0) for length, w in zip(lengths, workers, strict=True)],
     )
 
 

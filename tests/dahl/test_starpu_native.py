@@ -246,7 +246,9 @@ def test_a_memory_mapped_set_of_more_than_four_gigabytes_is_registered(tmp_path:
     images = np.memmap(path, np.uint8, "r", shape=shape)
     with starpu.Runtime(cpu_workers=1) as runtime:
         out = runtime.register(floats(0.0, 0.0))
-        runtime.submit(runtime.codelet("ends", ENDS), [runtime.register(images), out], ENDS.pack([shape, (2,)], {}))
+        runtime.submit(
+            runtime.codelet("ends", ENDS), [runtime.register(images), out], ENDS.pack([shape, (2,)], {})
+        )
         with out.acquire() as values:
             np.testing.assert_array_equal(values, [7.0, 9.0])
 

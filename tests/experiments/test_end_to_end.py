@@ -27,7 +27,9 @@ def summaries(tmp_path: Path) -> dict[str, dict[str, Any]]:
     return {summary["scheduler"]: summary for summary in found}
 
 
-def test_every_named_scheduler_trains_to_the_same_weights_with_one_worker_and_with_two(tmp_path: Path) -> None:
+def test_every_named_scheduler_trains_to_the_same_weights_with_one_worker_and_with_two(
+    tmp_path: Path,
+) -> None:
     """500 images in batches of 64 leave 52 for the last one."""
     digests = set()
     for workers in (1, 2):
@@ -76,7 +78,11 @@ def test_an_interpreted_policy_gives_the_same_weights(tmp_path: Path) -> None:
     for compiled in ("true", "false"):
         done = run(tmp_path / compiled, "scheduler=eager_energy", f"scheduler.compiled={compiled}")
         assert done.returncode == 0, done.stdout + done.stderr
-    digests = {summary["weights_sha256"] for way in ("true", "false") for summary in summaries(tmp_path / way).values()}
+    digests = {
+        summary["weights_sha256"]
+        for way in ("true", "false")
+        for summary in summaries(tmp_path / way).values()
+    }
     assert len(digests) == 1
 
 

@@ -92,7 +92,9 @@ def main() -> None:
     start = time.monotonic()
     figures = runtime.run(submit_all, tasks)
     figures["seconds"] = time.monotonic() - start
-    figures["peak_mib"] = memory_mib()[1]  # not ru_maxrss: that starts from the size of the process that forked
+    figures["peak_mib"] = memory_mib()[
+        1
+    ]  # not ru_maxrss: that starts from the size of the process that forked
     print(json.dumps(figures))
 
 

@@ -61,12 +61,16 @@ def test_the_decision_log_has_each_candidate_with_its_estimates_and_score(wrap: 
 
 
 def test_a_worker_that_is_late_still_has_its_queue_before_it() -> None:
-    with starpu.Runtime(cpu_workers=1, scheduler=CompiledPolicy(Always()), watts=watts, explain=True) as runtime:
+    with starpu.Runtime(
+        cpu_workers=1, scheduler=CompiledPolicy(Always()), watts=watts, explain=True
+    ) as runtime:
         spin = runtime.codelet("spin", SPIN, model="costs")
 
         def submit(loops: int) -> None:
             handle = runtime.register(np.ones(1, np.float32))
-            runtime.submit(spin, [handle], SPIN.pack([(1,)], {"loops": loops}), costs=starpu.Costs([1e-3], [1.0]))
+            runtime.submit(
+                spin, [handle], SPIN.pack([(1,)], {"loops": loops}), costs=starpu.Costs([1e-3], [1.0])
+            )
 
         submit(200_000_000)  # said to take 1 ms
         for _ in range(4):

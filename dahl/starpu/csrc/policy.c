@@ -170,6 +170,12 @@ dahl_system_view dahl_view_system(double now)
     }
     view.measured_w = policy->replay ? replayed_w(now) : live(1);
     view.measured_age_s = policy->replay ? 0.0 : now - live(0);
+#ifndef DAHL_EXPORTED
+    if (dahl_state.simgrid && !policy->replay) { /* a simulated machine's meter is exact, and at once */
+        view.measured_w = policy->base_w + view.idle_w + dahl_drawn_net_w();
+        view.measured_age_s = 0.0;
+    }
+#endif
     return view;
 }
 
@@ -207,6 +213,9 @@ void dahl_task_started(struct starpu_task *task, unsigned context)
     if (!record)
         return;
     add(&dahl_accounts.progress[starpu_worker_get_id()].runs_s, record->expected_s);
+#ifndef DAHL_EXPORTED
+    dahl_draws_begin(starpu_worker_get_id(), record);
+#endif
     if (!dahl_state.policy.started && !dahl_state.policy.ended)
         return;
     record->started_s = dahl_clock_s();
@@ -302,6 +311,10 @@ void dahl_account_end(int worker, const struct dahl_record *record, double now)
     }
     atomic_store_explicit(&done->ended_at_s, now, memory_order_relaxed);
     done->queued--;
+#ifndef DAHL_EXPORTED
+    if (record)
+        dahl_draws_end(worker);
+#endif
 }
 
 void dahl_choose_implementation(int worker, struct starpu_task *task)
