@@ -149,8 +149,8 @@ class SimulatedNode:
             return
         only = sorted(name for name, operation in OPERATIONS.items() if "cuda" not in operation.arches)
         raise PlatformError(
-            f"platform {self.name}: cpu has {cores} cores, and {gpus} GPUs take one each to be driven, so no CPU worker "
-            f"is left for {', '.join(only)}; give a CPU class a higher count"
+            f"platform {self.name}: cpu has {cores} cores, and {gpus} GPUs take one each to be driven, so no CPU "
+            f"worker is left for {', '.join(only)}; give a CPU class a higher count"
         )
 
 

@@ -151,3 +151,16 @@ def test_training_compares_what_the_other_interpreter_measures(tmp_path: Path) -
 def test_a_process_that_fails_ends_the_training_benchmark_with_its_last_words(tmp_path: Path) -> None:
     _, printed = run("training", tmp_path, "--scheduler", "nobody", "--images", "64", "--rounds", "1", code=1)
     assert "no scheduler 'nobody'" in printed
+
+
+def test_a_simulation_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    sizes = ("--images", "256", "--batch", "128", "--rounds", "2", "--tasks", "400")
+    found, printed = run("simulation", tmp_path, *sizes, "--platform", "cpu8_gpu2", "--schedulers", "dmda")
+    epoch = found["epochs"]["dmda"]
+    assert epoch["simulated_s"]["lowest"] == epoch["simulated_s"]["highest"] > 0
+    assert epoch["tasks"]["median"] > 2 * 2 * 10, (
+        "two mini-batches of two tiles, each of ten operations and more"
+    )
+    assert epoch["processor_s"]["median"] > 0
+    assert found["many"]["tasks"]["median"] >= 400
+    assert "an epoch on cpu8_gpu2, dmda" in printed
