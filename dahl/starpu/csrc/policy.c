@@ -171,9 +171,10 @@ dahl_system_view dahl_view_system(double now)
     view.measured_w = policy->replay ? replayed_w(now) : live(1);
     view.measured_age_s = policy->replay ? 0.0 : now - live(0);
 #ifndef DAHL_EXPORTED
-    if (dahl_state.simgrid && !policy->replay) { /* a simulated machine's meter is exact, and at once */
-        view.measured_w = policy->base_w + view.idle_w + dahl_drawn_net_w();
-        view.measured_age_s = 0.0;
+    if (dahl_state.simgrid && !policy->replay) {
+        double net_w;
+        view.measured_age_s = now - dahl_meter(now, &net_w);
+        view.measured_w = policy->base_w + view.idle_w + net_w;
     }
 #endif
     return view;

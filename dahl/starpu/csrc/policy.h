@@ -39,7 +39,7 @@ void dahl_tell_end(struct starpu_task *task, int worker, double now);
 void dahl_explain(struct starpu_task *task, const dahl_worker_view *views, int asker, int chosen, double now);
 void dahl_draws_begin(int worker, const struct dahl_record *record);
 void dahl_draws_end(int worker);
-double dahl_drawn_net_w(void);
+double dahl_meter(double now, double *net_w);
 void dahl_asking(void);
 void dahl_answered(void);
 void dahl_watch_start(void);

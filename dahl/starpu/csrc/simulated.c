@@ -1,4 +1,5 @@
-/* What only a simulation has: lengths that vary on purpose, when tasks really ran, and the watts of what runs. */
+/* What only a simulation has: lengths that vary on purpose, when tasks really ran, and the watts of
+ * what runs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <math.h>
@@ -49,33 +50,61 @@ double dahl_noise_factor(int64_t job)
     return exp(noise.sigma * z - noise.sigma * noise.sigma / 2);
 }
 
-/* ---- watts ---- */
+/* ---- a meter: as a counter of a real machine, it tells the mean of its last period ---- */
+
+#define PERIOD_S 1e-3 /* of RAPL */
 
 static struct { int64_t count; double net_w; } running[STARPU_NMAXWORKERS];
+static struct { double now_s, joules, period_from_s, period_from_j, read_w, read_at_s; } meter;
 
-void dahl_draws_begin(int worker, const struct dahl_record *record)
-{
-    if (!dahl_state.simgrid || !record->costs)
-        return;
-    const double *actual = record->costs + 2 * dahl_state.nworkers;
-    running[worker].count++;
-    running[worker].net_w = actual[dahl_state.nworkers + worker] / actual[worker];
-}
-
-void dahl_draws_end(int worker)
-{
-    if (dahl_state.simgrid && running[worker].count > 0)
-        running[worker].count--;
-}
-
-/* Above the idle watts, which the policy's view adds. */
-double dahl_drawn_net_w(void)
+static double net_w(void)
 {
     double watts = 0;
     for (int w = 0; w < dahl_state.nworkers; w++)
         if (running[w].count)
             watts += running[w].net_w;
     return watts;
+}
+
+/* What ran until now has drawn the same watts since the last call. */
+static void advance_meter(double now)
+{
+    double watts = net_w();
+    while (meter.period_from_s + PERIOD_S <= now) {
+        double end_s = meter.period_from_s + PERIOD_S;
+        double end_j = meter.joules + watts * (end_s - meter.now_s);
+        meter.read_w = (end_j - meter.period_from_j) / PERIOD_S;
+        meter.read_at_s = meter.period_from_s = meter.now_s = end_s;
+        meter.joules = meter.period_from_j = end_j;
+    }
+    meter.joules += watts * (now - meter.now_s);
+    meter.now_s = now;
+}
+
+void dahl_draws_begin(int worker, const struct dahl_record *record)
+{
+    if (!dahl_state.simgrid || !record->costs)
+        return;
+    const double *actual = record->costs + 2 * dahl_state.nworkers;
+    advance_meter(dahl_clock_s());
+    running[worker].count++;
+    running[worker].net_w = actual[dahl_state.nworkers + worker] / actual[worker];
+}
+
+void dahl_draws_end(int worker)
+{
+    if (!dahl_state.simgrid || running[worker].count == 0)
+        return;
+    advance_meter(dahl_clock_s());
+    running[worker].count--;
+}
+
+/* Above the idle watts; returns when the reading was taken, in seconds. NaN before the first. */
+double dahl_meter(double now, double *net)
+{
+    advance_meter(now);
+    *net = meter.read_w;
+    return meter.read_at_s;
 }
 
 /* ---- when tasks ran ----
@@ -92,6 +121,8 @@ void dahl_ran_reset(void)
 {
     memset(ran, 0, sizeof(ran));
     memset(running, 0, sizeof(running));
+    memset(&meter, 0, sizeof(meter));
+    meter.read_w = meter.read_at_s = NAN;
 }
 
 int dahl_ran_take(int worker, double *start_s, double *end_s)
