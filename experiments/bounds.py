@@ -7,7 +7,7 @@ the watts around them. From it the bounds are computed again without any StarPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from dahl.context import Context
-from dahl.starpu import TaskGraph
+from dahl.starpu import Platform, TaskGraph
 from energy import PowerModel
 from experiments import records
 from experiments.graphs import GraphDescription, GraphTask, TaskKind
@@ -37,8 +37,8 @@ from schedulers.bounds import (
 class EpochWork:
     """The tasks of one epoch, and a node's workers and watts.
 
-    ``length_s`` and ``energy_j`` are by kind of task and worker class, NaN where the class cannot run it; joules are net
-    of idle. ``static_w`` is what the machine draws with every worker idle.
+    ``length_s`` and ``energy_j`` are by kind of task and worker class, NaN where the class cannot run it; joules are
+    net of idle. ``static_w`` is what the machine draws with every worker idle.
     """
 
     classes: tuple[str, ...]
@@ -48,9 +48,12 @@ class EpochWork:
     length_s: tuple[tuple[float, ...], ...]
     energy_j: tuple[tuple[float, ...], ...]
     graphs: tuple[Graph, ...]
+    """With the seconds that data take at least between main memory and a GPU's."""
+    apart: tuple[bool, ...]
+    """Whether the workers of a class have memories of their own, as GPUs have."""
 
-    def least(self, deadline_s: float = math.inf) -> MixedBound:
-        """The least joules of any schedule by the deadline; raises BoundError where there is none."""
+    def least(self, deadline_s: float = math.inf, cap_w: float = math.inf) -> MixedBound:
+        """The least joules of any schedule by the deadline and under the cap; BoundError where there is none."""
         return mixed_bound(
             self.graphs,
             self.length_s,
@@ -58,12 +61,14 @@ class EpochWork:
             self.units,
             static_w=self.static_w,
             deadline_s=deadline_s,
+            cap_w=cap_w,
+            apart=self.apart,
         )
 
     @cached_property
     def least_s(self) -> float:
         """The seconds that no schedule beats."""
-        return least_graph_makespan_s(self.graphs, self.length_s, self.units)
+        return least_graph_makespan_s(self.graphs, self.length_s, self.units, apart=self.apart)
 
     @cached_property
     def least_j(self) -> float:
@@ -91,6 +96,7 @@ class EpochWork:
             self.units,
             static_w=self.static_w,
             deadline_s=deadline_s,
+            apart=self.apart,
             limit_s=limit_s,
         )
 
@@ -120,6 +126,8 @@ class EpochWork:
                 "edges": graph.edges,
                 "next_edges": graph.next_edges,
                 "repeats": graph.repeats,
+                "transfer_s": graph.transfer_s,
+                "next_transfer_s": graph.next_transfer_s,
             }
             for graph in self.graphs
         ]
@@ -138,6 +146,8 @@ class EpochWork:
                 [(t, u) for t, u in graph["edges"]],
                 [(t, u) for t, u in graph["next_edges"]],
                 graph["repeats"],
+                graph["transfer_s"],
+                graph["next_transfer_s"],
             )
             for graph in record["graphs"]
         )
@@ -149,6 +159,7 @@ class EpochWork:
             tables["length_s"],
             tables["energy_j"],
             graphs,
+            tuple(record["apart"]),
         )
 
 
@@ -161,6 +172,7 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
     tables: dict[int, np.ndarray] = {}
     rows: dict[int, int] = {}
     found = []
+    move_s = least_move_s(context.runtime.platform)
     for graph, times in graphs:
         kinds = []
         for _, costs in graph.tasks():
@@ -169,8 +181,13 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
                 rows[costs.footprint] = len(rows)
                 tables[costs.footprint] = costs.actual[:, firsts]
             kinds.append(rows[costs.footprint])
+        sizes = {id(handle): handle.array.nbytes for used in graph.accesses() for handle, _ in used}
         order = graph.dependencies()
-        found.append(Graph(kinds, list(order.within), list(order.following), times))
+        moves = [
+            [move_s(sum(sizes[data] for data in read)) if read else 0.0 for read in pairs.values()]
+            for pairs in (order.within, order.following)
+        ]
+        found.append(Graph(kinds, list(order.within), list(order.following), times, *moves))
     return EpochWork(
         classes,
         units,
@@ -179,6 +196,15 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
         tuple(tuple(tables[footprint][0].tolist()) for footprint in rows),
         tuple(tuple(tables[footprint][1].tolist()) for footprint in rows),
         tuple(found),
+        tuple(next(w.arch for w in workers if w.worker_class == name) == "cuda" for name in classes),
+    )
+
+
+def least_move_s(platform: Platform | None) -> Callable[[int], float]:
+    """How long so many bytes take at least from main memory to a GPU or back, by the best of the links."""
+    links = [gpu.link for gpu in platform.gpus] if platform else []
+    return lambda size: min(
+        (link.latency_s + size / link.bandwidth_bytes_per_s for link in links), default=0.0
     )
 
 

@@ -66,18 +66,21 @@ def _inside(
         _tell_what_runs(run_dir, runtime, workload, session, events)
         with meter.window("compilation"):
             context = make_context(runtime, workload)
-            trainer = make_trainer(context, workload)
+            trainer = lay_out(context, workload)
         work = _record_work(run_dir, context, trainer, workload) if workload.simulated else None
         baseline = take_baseline(session, runtime, config, events)
         table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         with meter.around("run"):
-            Epochs(runtime, trainer, meter, workload, events, table, work).run()
+            Epochs(runtime, trainer, meter, workload, events, table, work if config["bound"] else None).run()
         drift = check_drift(session, runtime, baseline, events) if baseline else {}
         if baseline:
             _record_idle(run_dir, baseline, drift)
+        weights = None
+        if isinstance(trainer, Trainer) and not workload.simulated:
+            weights = trainer.weights_sha256()
         return {
             "simulated": workload.simulated,
-            "weights_sha256": None if workload.simulated else trainer.weights_sha256(),
+            "weights_sha256": weights,
             "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
         }
 
@@ -111,10 +114,13 @@ def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:
     return Context(runtime, workload.costs, watts, workload.estimates)
 
 
-def make_trainer(context: Context, workload: Workload) -> Trainer | GraphRunner:
+def lay_out(context: Context, workload: Workload) -> Trainer | GraphRunner:
     """Lay the workload out on a runtime."""
-    if workload.graph is not None:
-        return GraphRunner(context, workload.graph)
+    return GraphRunner(context, workload.graph) if workload.graph else make_trainer(context, workload)
+
+
+def make_trainer(context: Context, workload: Workload) -> Trainer:
+    """Lay the training of a model out on a runtime."""
     config = workload.config
     hyperparameters = Hyperparameters(
         batch_size=config["batch_size"],

@@ -9,7 +9,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs"
-GROUPS = ("scheduler", "workload", "model", "dataset", "energy", "platform")
+GROUPS = ("scheduler", "model", "dataset", "energy", "platform", "workload")
 
 _Check = Callable[[Any], bool]
 
@@ -35,6 +35,7 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "momentum": (lambda v: _is_number(v) and 0 <= v < 1, "a number, at least 0 and below 1"),
     "weight_decay": (lambda v: _is_number(v) and 0 <= v < float("inf"), "a number, at least 0"),
     "evaluate": (lambda v: isinstance(v, bool), "true or false"),
+    "bound": (lambda v: isinstance(v, bool), "true or false"),
     "trace": (lambda v: isinstance(v, bool), "true or false"),
     "output": (lambda v: isinstance(v, str) and v != "", "the name of a folder"),
     "name": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Workload:
     """Counters to read; none in a simulation."""
     graph: GraphDescription | None = None
     """What runs instead of training."""
-    estimates: Estimates = Estimates()
+    estimates: Estimates = field(default_factory=Estimates)
     costs: CostModel | None = None
     """Expected seconds of tasks: a platform's, or measured on this machine; None where nobody asked for them."""
 

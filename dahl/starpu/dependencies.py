@@ -15,10 +15,13 @@ Accesses = Sequence[Sequence[tuple[int, Mode]]]
 @final
 @dataclass(frozen=True)
 class Dependencies:
-    """Pairs of places (t, u): u starts after t has ended; in ``following`` u is of the next submission."""
+    """By pairs of places (t, u), of which u starts after t has ended: the data that u reads as t wrote them.
 
-    within: tuple[tuple[int, int], ...]
-    following: tuple[tuple[int, int], ...]
+    In ``following`` u is of the next submission. Pairs are in order.
+    """
+
+    within: dict[tuple[int, int], tuple[int, ...]]
+    following: dict[tuple[int, int], tuple[int, ...]]
 
 
 @dataclass
@@ -30,30 +33,33 @@ class _Use:
 
 
 def dependencies(accesses: Accesses) -> Dependencies:
-    """Return the order of tasks that are submitted once, and again: a read waits for the last write, a write for all
-    reads since the last one, or else for that write.
+    """Return the order of tasks that are submitted once, and again: a read waits for the last write, a write for it
+    and for all reads since.
     """
     uses: dict[int, _Use] = {}
     count = len(accesses)
-    within: set[tuple[int, int]] = set()
-    following: set[tuple[int, int]] = set()
+    within: dict[tuple[int, int], tuple[int, ...]] = {}
+    following: dict[tuple[int, int], tuple[int, ...]] = {}
     for at in range(2 * count):
-        before: set[int] = set()
+        before: dict[int, set[int]] = {}
         for handle, mode in accesses[at % count]:
             use = uses.setdefault(handle, _Use())
-            if mode != "r" and use.readers:
-                before.update(use.readers)
-            elif use.writer is not None:
-                before.add(use.writer)
+            if mode != "r":
+                for reader in use.readers:
+                    before.setdefault(reader, set())
+            if use.writer is not None:
+                read = before.setdefault(use.writer, set())
+                if mode != "w":
+                    read.add(handle)
         for handle, mode in accesses[at % count]:
             use = uses[handle]
             if mode == "r":
                 use.readers.append(at)
             else:
                 use.writer, use.readers = at, []
-        for earlier in before - {at}:
+        for earlier, read in before.items():
             if at < count:
-                within.add((earlier, at))
+                within[earlier, at] = tuple(sorted(read))
             elif earlier < count:
-                following.add((earlier, at - count))
-    return Dependencies(tuple(sorted(within)), tuple(sorted(following)))
+                following[earlier, at - count] = tuple(sorted(read))
+    return Dependencies(dict(sorted(within.items())), dict(sorted(following.items())))

@@ -263,7 +263,7 @@ class TaskGraph:
         return found
 
     def dependencies(self) -> Dependencies:
-        """Return the order of the tasks, and of those of two submissions in a row."""
+        """Return the order of the tasks, and of those of two submissions in a row; data are ``id(handle)``."""
         return dependencies([[(id(handle), mode) for handle, mode in used] for used in self.accesses()])
 
     def _freeze(self) -> tuple[Any, ...]:

@@ -26,8 +26,8 @@ class Layered(GraphWorkload):
     """``layers`` of ``width`` tasks; each task reads results of the layer before with a probability each, one at least.
 
     A task is of one of ``kinds`` kinds, which are conv, gemm and memory in turn with lognormal work around
-    ``mean_mflop`` (memory tasks: as many bytes as others have flops, over 100). Everything is drawn from ``seed``; a task
-    reads six results at most.
+    ``mean_mflop`` (memory tasks: as many bytes as others have flops, over 100). Everything is drawn from ``seed``; a
+    task reads six results at most.
     Source: layer-by-layer graphs, Tobita and Kasahara, Journal of Scheduling 5(5), 2002.
     """
 

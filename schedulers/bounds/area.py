@@ -1,8 +1,8 @@
 """The area bound: least joules and seconds of tasks that may be cut and have no order.
 
 A kind of task k comes N_k times, takes d_kr seconds and e_kr joules on a worker of class r, which has m_r workers.
-Every schedule of whole tasks is one of the relaxation's, so its values bound them all from below. Energies are net of idle:
-the watts that the whole machine takes however tasks are placed are ``static_w``.
+Every schedule of whole tasks is one of the relaxation's, so its values bound them all from below. Energies are net of
+idle: the watts that the whole machine takes however tasks are placed are ``static_w``.
 Source: Beaumont et al., Concurrency and Computation 2016 (area bound); Tarplee et al., SCI 580 (energy).
 """
 

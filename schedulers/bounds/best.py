@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from schedulers.bounds.graph import Graph
 from schedulers.bounds.instance import ROUNDING, BoundError, Instance, check_instance
 from schedulers.bounds.mixed import mixed_bound
-from schedulers.bounds.rows import Rows
+from schedulers.bounds.rows import Rows, sum_of
 
 MAX_TASKS = 64
 GAP = 1e-6
@@ -50,13 +50,15 @@ def best_schedule(
     static_w: float,
     deadline_s: float = math.inf,
     parking_w: ArrayLike | None = None,
+    apart: ArrayLike | None = None,
     limit_s: float = 60.0,
 ) -> BestSchedule:
     """Return the schedule of one repetition of a graph that takes the fewest joules by the deadline.
 
     Minimises ``sum e_tr x_tr + static_w T`` over whole x_tw (task t on worker w), start times and an order of each two
     tasks that could meet on a worker (Manne's disjunctive constraints). A class with as many workers as tasks can be
-    ready at once needs no order. Transfers take nothing.
+    ready at once needs no order, unless they have memories of their own. Data that move between memories take
+    the edge's transfer; links that are busy take nothing.
 
     ``limit_s`` ends the search; other arguments and errors are those of ``mixed_bound``. Raises ValueError for more
     than 64 tasks and BoundError where no schedule was found in time.
@@ -65,17 +67,26 @@ def best_schedule(
         raise ValueError(
             f"{len(graph)} tasks are too many for the best schedule; it takes at most {MAX_TASKS}"
         )
-    given = check_instance(length_s, energy_j, units, static_w=static_w, parking_w=parking_w)
-    once = Graph(graph.kinds, graph.edges)
+    given = check_instance(length_s, energy_j, units, static_w=static_w, parking_w=parking_w, apart=apart)
+    once = Graph(graph.kinds, graph.edges, transfer_s=graph.transfer_s)
     relaxed = mixed_bound(
-        [once], length_s, energy_j, units, static_w=static_w, parking_w=parking_w, deadline_s=deadline_s
+        [once],
+        length_s,
+        energy_j,
+        units,
+        static_w=static_w,
+        parking_w=parking_w,
+        deadline_s=deadline_s,
+        apart=apart,
     )
     return _Program(once, given, deadline_s).solve(limit_s, relaxed.energy_j)
 
 
-def _latest_s(given: Instance, kinds: np.ndarray, deadline_s: float) -> float:
-    """By when every schedule that wastes no time has ended: all tasks one after another where they are slowest."""
-    return min(float(given.length_s[kinds].max(axis=1).sum()), deadline_s * (1 + ROUNDING))
+def _latest_s(given: Instance, graph: Graph, deadline_s: float) -> float:
+    """By when every schedule that wastes no time has ended: all one after another where they are slowest."""
+    moving_s = sum(graph.transfer_s) if given.apart.any() else 0.0
+    slowest_s = float(given.length_s[np.asarray(graph.kinds)].max(axis=1).sum())
+    return min(slowest_s + moving_s, deadline_s * (1 + ROUNDING))
 
 
 @final
@@ -87,16 +98,15 @@ class _Program:
         self._kinds = np.asarray(graph.kinds, int)
         width = graph.width()
         # A class with a worker for every task that can run at once stands as one worker that takes any number.
-        self._crowded = given.units < width
-        self._class_of = np.repeat(
-            np.arange(given.units.size), np.where(self._crowded, given.units, 1).astype(int)
-        )
+        self._crowded = (given.units < width) | (given.apart & (width > 1) & (given.units > 1))
+        workers = np.where(self._crowded, np.minimum(given.units, width), 1).astype(int)
+        self._class_of = np.repeat(np.arange(given.units.size), workers)
         self._n, self._workers = len(graph), self._class_of.size
         self._t = self._n * (self._workers + 1)
         reaches = graph.reaches()
         free = ~(reaches | reaches.T)
         self._pairs = [(t, u) for t in range(self._n) for u in range(t + 1, self._n) if free[t, u]]
-        self._horizon_s = _latest_s(given, self._kinds, deadline_s)
+        self._horizon_s = _latest_s(given, graph, deadline_s)
         self._rows = Rows()
         self._add_starts()
         for at, (t, u) in enumerate(self._pairs):
@@ -118,8 +128,17 @@ class _Program:
         }
 
     def _add_starts(self) -> None:
-        for t, u in self._graph.edges:
-            self._rows.add({**self._length(t), self._s(t): 1.0, self._s(u): -1.0})
+        memories = [
+            [w for w, r in enumerate(self._class_of) if not self._given.apart[r]],
+            *([w] for w, r in enumerate(self._class_of) if self._given.apart[r]),
+        ]
+        for t, u, transfer_s in self._graph.ordered():
+            ends = {**self._length(t), self._s(t): 1.0, self._s(u): -1.0}
+            self._rows.add(ends)
+            c = transfer_s / self._horizon_s
+            for memory in memories if c > 0 and self._given.apart.any() else ():
+                arrives = {self._x(task, w): own for task, own in ((u, c), (t, -c)) for w in memory}
+                self._rows.add(sum_of(ends, arrives))
         for task in range(self._n):
             self._rows.add({**self._length(task), self._s(task): 1.0, self._t: -1.0})
         for r, units in enumerate(self._given.units):  # area: not needed, but it guides the search

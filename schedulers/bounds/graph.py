@@ -17,13 +17,16 @@ class Graph:
     """Tasks in an order that every edge follows.
 
     ``kinds[t]`` is the row of task t in the tables of lengths and energies. An edge (t, u) says that u starts after t
-    has ended; one of ``next_edges`` that u of the next repetition does.
+    has ended; one of ``next_edges`` that u of the next repetition does. ``transfer_s`` and ``next_transfer_s`` are, by
+    edge, how long it takes at least to move what u reads from t between two memories; empty: nothing is moved.
     """
 
     kinds: Sequence[int]
     edges: Sequence[Edge] = ()
     next_edges: Sequence[Edge] = ()
     repeats: int = 1
+    transfer_s: Sequence[float] = ()
+    next_transfer_s: Sequence[float] = ()
     before: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     """Of each task, those that it follows directly."""
 
@@ -40,6 +43,9 @@ class Graph:
         for t, u in self.next_edges:
             if not (0 <= t < len(self.kinds) and 0 <= u < len(self.kinds)):
                 raise ValueError(f"edge {t} -> {u} to the next repetition: there are {len(self.kinds)} tasks")
+        for edges, transfers in ((self.edges, self.transfer_s), (self.next_edges, self.next_transfer_s)):
+            if len(transfers) not in (0, len(edges)) or not all(seconds >= 0 for seconds in transfers):
+                raise ValueError(f"{len(transfers)} transfers, of 0 s or more, for {len(edges)} edges")
         before: list[list[int]] = [[] for _ in self.kinds]
         for t, u in self.edges:
             before[u].append(t)
@@ -51,6 +57,14 @@ class Graph:
     def counts(self, kinds: int) -> np.ndarray:
         """How many tasks of each kind there are in all repetitions."""
         return np.bincount(np.asarray(self.kinds), minlength=kinds) * float(self.repeats)
+
+    def ordered(self) -> list[tuple[int, int, float]]:
+        """The edges with their transfers."""
+        return _with_transfers(self.edges, self.transfer_s)
+
+    def next_ordered(self) -> list[tuple[int, int, float]]:
+        """The edges to the next repetition with their transfers."""
+        return _with_transfers(self.next_edges, self.next_transfer_s)
 
     def reaches(self) -> np.ndarray:
         """(n, n): whether there is a way from t to u; a task reaches itself."""
@@ -68,3 +82,8 @@ class Graph:
         below = self.reaches() & ~np.eye(len(self), dtype=bool)
         matched = maximum_bipartite_matching(csr_matrix(below), perm_type="column")
         return len(self) - int((matched >= 0).sum())
+
+
+def _with_transfers(edges: Sequence[Edge], transfers: Sequence[float]) -> list[tuple[int, int, float]]:
+    seconds = transfers or [0.0] * len(edges)
+    return [(t, u, float(s)) for (t, u), s in zip(edges, seconds, strict=True)]

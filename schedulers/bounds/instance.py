@@ -32,6 +32,8 @@ class Instance:
     units: np.ndarray
     static_w: float
     cap_w: float
+    apart: np.ndarray
+    """Whether each worker of a class has a memory of its own; the others share one."""
 
 
 def check_instance(
@@ -42,6 +44,7 @@ def check_instance(
     static_w: float,
     parking_w: ArrayLike | None = None,
     cap_w: float = math.inf,
+    apart: ArrayLike | None = None,
 ) -> Instance:
     """Return the figures as arrays, with parking counted into energies and static watts.
 
@@ -51,7 +54,7 @@ def check_instance(
     energies = np.asarray(energy_j, float)
     runs = ~np.isnan(lengths)
     if energies.shape != lengths.shape or np.isnan(energies[runs]).any():
-        raise ValueError("energy_j must be known wherever length_s is: measure it first")
+        raise ValueError("energy_j must be known wherever length_s is")
     if not (static_w >= 0 and math.isfinite(static_w)):
         raise ValueError(f"static_w must be 0 or more, got {static_w}")
     lengths, energies = np.where(runs, lengths, 0.0), np.where(runs, energies, 0.0)
@@ -64,9 +67,11 @@ def check_instance(
     energies, static_w = energies + lengths * saved_w, max(0.0, float(static_w - saved_w @ units_))
     if not cap_w > 0:
         raise ValueError(f"cap_w must be above 0, got {cap_w}")
-    return Instance(
-        lengths, energies, _within(cap_w, runs, lengths, energies, static_w), units_, static_w, cap_w
-    )
+    own_memory = np.zeros(units_.size, bool) if apart is None else np.asarray(apart, bool)
+    if own_memory.shape != units_.shape:
+        raise ValueError(f"apart must be true or false for each class, got {own_memory.tolist()}")
+    allowed = _within(cap_w, runs, lengths, energies, static_w)
+    return Instance(lengths, energies, allowed, units_, static_w, cap_w, own_memory)
 
 
 def check_counts(counts: ArrayLike, kinds: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 from schedulers.bounds.area import area_bound
 from schedulers.bounds.graph import Graph
 from schedulers.bounds.instance import ROUNDING, BoundError, Instance, check_instance
-from schedulers.bounds.rows import Rows
+from schedulers.bounds.rows import Rows, sum_of
 
 MAX_ROUNDS = 40
-CUTS_A_ROUND = 60
+CUTS_A_ROUND = 150
 VIOLATED = 1e-6
 
 
@@ -49,6 +49,7 @@ def mixed_bound(
     deadline_s: float = math.inf,
     parking_w: ArrayLike | None = None,
     cap_w: float = math.inf,
+    apart: ArrayLike | None = None,
 ) -> MixedBound:
     """Return the least joules in which the graphs can be done by the deadline.
 
@@ -57,10 +58,16 @@ def mixed_bound(
     the next repetition, ``0 <= s_t``, ``f_t <= T``, and ``sum_v d_vr x_vr <= m_r (s_u - f_t)`` over the tasks v on
     the ways from t to u. The last kind is added only where a solution breaks it.
 
+    ``apart`` tells of each class whether its workers have memories of their own, as GPUs have. Where an edge has a
+    transfer of c_tu seconds, u starts after ``f_t + c_tu |X_u - X_t|``, X_t being the share of t on such classes: data
+    that move between two GPUs, and links that are busy, cost nothing in the bound.
+
     Graphs share the workers and have no order among them. Other arguments and errors are those of ``area_bound``.
     """
     graphs, length_s, energy_j = _used_kinds(graphs, length_s, energy_j)
-    given = check_instance(length_s, energy_j, units, static_w=static_w, parking_w=parking_w, cap_w=cap_w)
+    given = check_instance(
+        length_s, energy_j, units, static_w=static_w, parking_w=parking_w, cap_w=cap_w, apart=apart
+    )
     program = _Program(graphs, given, deadline_s)
     solution = program.solve()
     for _ in range(MAX_ROUNDS):
@@ -68,13 +75,15 @@ def mixed_bound(
             break
         solution = program.solve()
     if solution is None:
-        raise _infeasible(graphs, length_s, energy_j, units, static_w, deadline_s, parking_w, cap_w)
+        raise _infeasible(graphs, given, deadline_s)
     return program.bound(solution)
 
 
-def least_graph_makespan_s(graphs: Sequence[Graph], length_s: ArrayLike, units: ArrayLike) -> float:
+def least_graph_makespan_s(
+    graphs: Sequence[Graph], length_s: ArrayLike, units: ArrayLike, *, apart: ArrayLike | None = None
+) -> float:
     """Return the seconds that no schedule of the graphs beats; arguments as for ``mixed_bound``."""
-    return mixed_bound(graphs, length_s, np.zeros_like(length_s), units, static_w=1.0).makespan_s
+    return mixed_bound(graphs, length_s, np.zeros_like(length_s), units, static_w=1.0, apart=apart).makespan_s
 
 
 def _used_kinds(
@@ -91,34 +100,23 @@ def _used_kinds(
         )
     if energies.shape != lengths.shape:
         raise ValueError(f"energy_j has the shape {energies.shape}, length_s {lengths.shape}")
-    renamed = [
-        Graph(np.searchsorted(used, graph.kinds).tolist(), graph.edges, graph.next_edges, graph.repeats)
-        for graph in graphs
-    ]
+    renamed = [replace(graph, kinds=np.searchsorted(used, graph.kinds).tolist()) for graph in graphs]
     return renamed, lengths[used], energies[used]
 
 
-def _infeasible(
-    graphs: Any,
-    length_s: Any,
-    energy_j: Any,
-    units: Any,
-    static_w: Any,
-    deadline_s: float,
-    parking_w: Any,
-    cap_w: float,
-) -> BoundError:
-    least_s = least_graph_makespan_s(graphs, length_s, units)
+def _infeasible(graphs: Sequence[Graph], given: Instance, deadline_s: float) -> BoundError:
+    lengths = np.where(given.runs, given.length_s, np.nan)
+    least_s = least_graph_makespan_s(graphs, lengths, given.units, apart=given.apart)
     if deadline_s * (1 + ROUNDING) < least_s:
         return BoundError(
             f"deadline_s={deadline_s:g} is before the least makespan of these graphs, {least_s:g} s"
         )
-    counts = sum(graph.counts(len(np.asarray(length_s))) for graph in graphs)
-    area_bound(  # says which figure is too small
-        counts, length_s, energy_j, units, static_w=static_w, parking_w=parking_w, cap_w=cap_w
+    counts = np.sum([graph.counts(len(lengths)) for graph in graphs], axis=0)
+    area_bound(  # says it where the cap alone cannot be kept
+        counts, lengths, given.energy_j, given.units, static_w=given.static_w, cap_w=given.cap_w
     )
     return BoundError(
-        f"the tasks cannot be done within deadline_s={deadline_s:g} under cap_w={cap_w:g}; raise one of them"
+        f"the tasks cannot be done within deadline_s={deadline_s:g} under cap_w={given.cap_w:g}; raise one of them"
     )
 
 
@@ -203,17 +201,31 @@ class _Program:
 
     def _add_order(self, g: int) -> None:
         graph = self._graphs[g]
-        for t, u in graph.edges:
-            self._rows.add({self._s(g, t): 1.0, self._s(g, u): -1.0, **self._length(g, t)})
+        for t, u, transfer_s in graph.ordered():
+            for moved in self._moves(g, t, u, transfer_s):
+                self._rows.add(sum_of({self._s(g, t): 1.0, self._s(g, u): -1.0}, self._length(g, t), moved))
         whole = self._unit_s / self._round_s[g]
         for task in range(len(graph)):
             self._rows.add({self._s(g, task): 1.0, **self._length(g, task), self._t: -whole})
         if graph.repeats > 1:
-            for t, u in graph.next_edges:
-                terms = {**self._length(g, t), self._t: -whole / graph.repeats}
-                if t != u:
-                    terms |= {self._s(g, t): 1.0, self._s(g, u): -1.0}
-                self._rows.add(terms)
+            for t, u, transfer_s in graph.next_ordered():
+                ends = {self._t: -whole / graph.repeats, self._s(g, t): 1.0}
+                # The first repetition moves nothing from one before it: that transfer is not paid.
+                unpaid = transfer_s / self._round_s[g] / graph.repeats
+                for moved in self._moves(g, t, u, transfer_s):
+                    terms = sum_of(ends, {self._s(g, u): -1.0}, self._length(g, t), moved)
+                    self._rows.add(terms, unpaid if moved else 0.0)
+
+    def _moves(self, g: int, t: int, u: int, transfer_s: float) -> list[dict[int, float]]:
+        """c (X_u - X_t) and c (X_t - X_u), of which the larger one is the time that moving takes."""
+        apart = np.flatnonzero(self._given.apart)
+        if not apart.size or transfer_s == 0 or t == u:
+            return [{}]
+        c = transfer_s / self._round_s[g]
+        return [
+            {self._x(g, task, int(r)): sign * own for task, own in ((u, c), (t, -c)) for r in apart}
+            for sign in (1.0, -1.0)
+        ]
 
     def cut(self, solution: np.ndarray) -> bool:
         """Add the worst of the constraints between two tasks that a solution breaks; False where it breaks none."""
@@ -232,10 +244,11 @@ class _Program:
             for r in range(self._classes):
                 over = (way[:, :n] * work[:, r]) @ way[:n] / self._given.units[r] - room
                 over[way == 0] = -1.0
-                worst = np.argsort(over, axis=None)[::-1][:CUTS_A_ROUND]
+                worst = np.flatnonzero(over > VIOLATED)
+                worst = worst[np.argsort(over.flat[worst])[::-1][:CUTS_A_ROUND]]
                 found += [(float(over.flat[at]), g, r, *divmod(int(at), n + 2)) for at in worst]
         found.sort(reverse=True)
-        broken = [cut[1:] for cut in found[:CUTS_A_ROUND] if cut[0] > VIOLATED and cut[1:] not in self._cuts]
+        broken = [cut[1:] for cut in found[:CUTS_A_ROUND] if cut[1:] not in self._cuts]
         for g, r, t, u in broken:
             self._add_cut(g, r, t, u)
         self._cuts.update(broken)

@@ -29,3 +29,12 @@ class Rows:
         from scipy.sparse import coo_matrix
 
         return coo_matrix((self.value, (self.row, self.column)), (len(self.right), columns)).tocsr()
+
+
+def sum_of(*terms: Mapping[int, float]) -> dict[int, float]:
+    """Add up coefficients by column."""
+    total: dict[int, float] = {}
+    for one in terms:
+        for column, value in one.items():
+            total[column] = total.get(column, 0.0) + value
+    return total

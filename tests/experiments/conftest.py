@@ -77,6 +77,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "momentum": 0.9,
         "weight_decay": 0.0,
         "evaluate": True,
+        "bound": True,
         "trace": True,
         "output": "runs",
         "name": None,

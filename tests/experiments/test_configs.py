@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.policies import HOW_IT_RUNS, load_scheduler
@@ -18,6 +19,8 @@ ALL = [(group, name) for group in (*GROUPS, "experiment") for name in options(gr
 NEEDS = {
     ("scheduler", "starpu"): ["scheduler.name=modular-heft"],
     ("scheduler", "own"): ["scheduler._target_=tests.schedulers.policies.EarliestFinish"],
+    **{("workload", name): ["platform=cpu8_gpu2"] for name in options("workload") if name != "cnn"},
+    ("workload", "recorded"): ["platform=cpu8_gpu2", "workload.file=/x"],
     ("dataset", "image_folder"): ["dataset.root=/x"],
 }
 
@@ -89,7 +92,7 @@ def covered_by(experiment: str) -> dict[str, list[str]]:
     return {
         override.key_or_group: (
             override.value().filter(options(override.key_or_group))
-            if override.is_glob_sweep()
+            if isinstance(override.value(), Glob)
             else [str(choice) for choice in override.sweep_iterator()]
         )
         for override in parsed

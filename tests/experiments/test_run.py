@@ -114,6 +114,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "error": None,
         "scheduler": "eager",
         "framework": "starpu",
+        "workload": "cnn",
         "model": "basic_cnn",
         "dataset": "fashion_mnist",
         "platform": "host",
@@ -128,6 +129,8 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "joules_per_epoch_net": 10.0,
         "energy_quality": "estimated",
         "idle_drifted": None,
+        "bound_ratio": None,
+        "bound_ratio_controllable": None,
     }
     assert records.read_config(run_dir)["choices"]["scheduler"] == "eager"
     assert set(records.read_json(run_dir / "environment.json")) >= {

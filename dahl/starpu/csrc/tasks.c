@@ -63,10 +63,10 @@ static int worker_of(const struct starpu_perfmodel_arch *arch)
 }
 
 /* A task that runs asks for what it really takes, and only in a simulation; one that is still to be placed, for what is
- * expected of it. */
+ * expected of it. A GPU's pipeline asks while an earlier task still runs (start_job_on_cuda in driver_cuda.c). */
 static int is_running(const struct starpu_task *task)
 {
-    return task->status == STARPU_TASK_RUNNING;
+    return task->status == STARPU_TASK_RUNNING || starpu_task_get_current() == task;
 }
 
 static double length_us(struct starpu_task *task, struct starpu_perfmodel_arch *arch, unsigned nimpl)

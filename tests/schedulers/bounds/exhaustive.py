@@ -39,7 +39,12 @@ def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
         "static_w": float(rng.choice([0.0, 1.0, 10.0])),
     }
     parking_w = figures["static_w"] * np.array([0.5, 0.3]) / units
-    return Small(Graph(rng.integers(0, 3, tasks).tolist(), edges, again, repeats), figures, parking_w)
+    kinds = rng.integers(0, 3, tasks).tolist()
+    moved_s, moved_again_s = (
+        rng.uniform(0.0, 3.0, len(edges)).tolist(),
+        rng.uniform(0.0, 3.0, len(again)).tolist(),
+    )
+    return Small(Graph(kinds, edges, again, repeats, moved_s, moved_again_s), figures, parking_w)
 
 
 def unrolled(graph: Graph) -> Graph:
@@ -47,29 +52,32 @@ def unrolled(graph: Graph) -> Graph:
     n = len(graph)
     edges = [(t + i * n, u + i * n) for i in range(graph.repeats) for t, u in graph.edges]
     edges += [(t + i * n, u + (i + 1) * n) for i in range(graph.repeats - 1) for t, u in graph.next_edges]
-    return Graph(list(graph.kinds) * graph.repeats, edges)
+    moved_s = list(graph.transfer_s) * graph.repeats + list(graph.next_transfer_s) * (graph.repeats - 1)
+    return Graph(list(graph.kinds) * graph.repeats, edges, transfer_s=moved_s)
 
 
-def every_schedule(case: Small, cap_w: float = np.inf) -> np.ndarray:
+def every_schedule(case: Small, cap_w: float = np.inf, *, apart: bool = False) -> np.ndarray:
     """(schedules, 3): joules, joules where idle workers park, and seconds of each; those above the cap are left out.
 
-    A schedule starts each task as soon as the graph and the tasks before it on its worker allow.
+    A schedule starts each task as soon as the graph and the tasks before it on its worker allow. With ``apart`` each
+    worker of class 1 has a memory of its own, and what is read from another memory comes later.
     """
     graph, figures = unrolled(case.graph), case.figures
     kinds, worker_class = np.array(graph.kinds), np.repeat(np.arange(2), figures["units"])
     places = np.array(list(itertools.product(range(worker_class.size), repeat=len(graph))))
     lengths = figures["length_s"][kinds][:, worker_class]
     places = places[~np.isnan(lengths[np.arange(len(graph)), places]).any(axis=1)]
-    before = np.zeros((len(graph), len(graph)), np.bool_)
-    for t, u in graph.edges:
-        before[u, t] = True
+    before = np.full((len(graph), len(graph)), -1.0)
+    for t, u, transfer_s in graph.ordered():
+        before[u, t] = max(before[u, t], transfer_s if apart else 0.0)
+    memory = np.where(worker_class == 1, 1 + np.arange(worker_class.size), 0)
     orders = [
         order
         for order in itertools.permutations(range(len(graph)))
         if all(order.index(t) < order.index(u) for t, u in graph.edges)
     ]
     energies = figures["energy_j"][kinds][:, worker_class]
-    found = _schedules(np.array(orders), places, before, lengths, energies)
+    found = _schedules(np.array(orders), places, before, memory, lengths, energies)
     placed_j, busy_s, makespan_s, above_w = (
         found.T[0],
         found.T[1 : 1 + worker_class.size],
@@ -83,8 +91,11 @@ def every_schedule(case: Small, cap_w: float = np.inf) -> np.ndarray:
 
 
 @numba.njit
-def _schedules(orders: Any, places: Any, before: Any, lengths: Any, energies: Any) -> Any:
-    """(orders * places, 3 + workers): joules of tasks, seconds of each worker, makespan, most watts above static."""
+def _schedules(orders: Any, places: Any, before: Any, memory: Any, lengths: Any, energies: Any) -> Any:
+    """(orders * places, 3 + workers): joules of tasks, seconds of each worker, makespan, most watts above static.
+
+    ``before[u, t]`` is how long after the end of t in another memory u can start, -1 where it need not wait for t.
+    """
     n, workers = lengths.shape
     found = np.zeros((len(orders) * len(places), workers + 3))
     starts, ends, watts = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -96,8 +107,9 @@ def _schedules(orders: Any, places: Any, before: Any, lengths: Any, energies: An
                 w = places[j, task]
                 start_s = free_s[w]
                 for t in range(n):
-                    if before[task, t]:
-                        start_s = max(start_s, ends[t])
+                    if before[task, t] >= 0:
+                        moves = memory[places[j, t]] != memory[w]
+                        start_s = max(start_s, ends[t] + (before[task, t] if moves else 0.0))
                 starts[task], ends[task] = start_s, start_s + lengths[task, w]
                 watts[task] = energies[task, w] / lengths[task, w]
                 free_s[w] = ends[task]

@@ -1,0 +1,106 @@
+"""The sweep of policies: what it is to run, and one small sweep."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.pareto import check_bounds, composed, load_sweep, main
+from experiments.validation import CHECKOUT, ConfigError
+from schedulers.bounds import BoundError
+from tests.experiments.test_bounds import CHAIN
+
+
+def pareto(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.pareto", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_sweep_is_every_combination_of_the_values() -> None:
+    sweep = load_sweep(
+        ["ours={edp: {energy_exponent: [1.0, 2.0], delay_exponent: [1.0]}}", "starpu={names: [dmda]}"]
+    )
+    assert [label for label, _, _ in sweep.trials] == [
+        "edp energy_exponent=1 delay_exponent=1",
+        "edp energy_exponent=2 delay_exponent=1",
+        "dmda",
+    ]
+    assert sweep.trials[2] == ("dmda", "starpu", ("scheduler=starpu", "scheduler.name=dmda"))
+
+
+def test_the_sweep_of_the_file_has_dmdas_with_several_gammas_and_both_sides() -> None:
+    sweep = load_sweep([])
+    assert len({label for label, _, _ in sweep.trials if label.startswith("dmdas gamma")}) >= 5
+    assert {side for _, side, _ in sweep.trials} == {"ours", "starpu"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("foo=1", "unknown key 'pareto.foo'; there are: ours, starpu, "),
+        ("slowdown=0.5", "pareto.slowdown=0.5: must be a number, at least 1"),
+        ("deadline_s=-1", "pareto.deadline_s=-1: must be a number"),
+        ("cap_w=0", "pareto.cap_w=0: must be a number"),
+        ("seeds=[]", r"pareto.seeds=\[\]: must be a list of whole numbers"),
+        ("ours=edp", "pareto.ours=edp: must be policies with lists"),
+        ("ours={edp: {delay_exponent: 1}}", "pareto.ours.edp=.*: must be lists of values by parameter"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_sweep([override])
+
+
+SMALL = (
+    "platform=cpu8_gpu2", "workload=fork_join", "workload.phases=2", "workload.width=3",
+    "pareto.ours={energy_greedy: {max_slowdown: [1.5]}}", "pareto.starpu={names: [dmda]}",
+)  # fmt: skip
+
+
+def test_a_sweep_leaves_its_table_its_front_and_its_figure(tmp_path: Path) -> None:
+    done = pareto(*SMALL, f"output={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "pareto").iterdir()
+    record = json.loads((folder / "pareto.json").read_text())
+    assert [point["label"] for point in record["points"]] == ["energy_greedy max_slowdown=1.5", "dmda"]
+    assert record["front"]
+    for point in record["points"]:
+        assert point["joules"] > record["comparison"]["bound_j"] > 0
+    assert (folder / "pareto.png").stat().st_size > 10_000
+    assert (folder / "pareto.pdf").read_bytes().startswith(b"%PDF")
+    table = pareto("--table", str(tmp_path))
+    assert table.returncode == 0, table.stderr
+    assert "| cpu8_gpu2 · fork_join, seed 0 |" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("deadline_s=9.0", "deadline_s=9 is before the least makespan of these graphs, 10 s"),
+        ("cap_w=10.2", "cap_w=10.2 rules out kind 0"),
+    ],
+)
+def test_a_deadline_or_cap_that_no_schedule_keeps_is_refused(override: str, message: str) -> None:
+    with pytest.raises(BoundError, match=message):
+        check_bounds(CHAIN, load_sweep([override]))
+
+
+def test_a_machine_that_is_not_simulated_has_no_bound() -> None:
+    with pytest.raises(ConfigError, match="give a simulated platform=NAME"):
+        composed(["platform=host"])
+
+
+def test_an_unknown_policy_is_refused_before_any_runs(tmp_path: Path) -> None:
+    done = pareto(*SMALL[:4], "pareto.ours={foo: {}}", f"output={tmp_path}")
+    assert done.returncode == 2
+    assert "unknown scheduler 'foo'; there are: " in done.stderr
+    assert not list(tmp_path.rglob("summary.json"))
+
+
+def test_folders_without_a_sweep_have_no_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["--table", str(tmp_path)]) == 2
+    assert "no pareto.json under these folders" in capsys.readouterr().err
