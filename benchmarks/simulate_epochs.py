@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 import schedulers
@@ -48,8 +49,9 @@ def run(job: dict[str, Any]) -> dict[str, float]:
         hyperparameters = Hyperparameters(batch_size=job["batch"], tile=job["tile"])
         trainer = Trainer(context, model, dataset, hyperparameters)
         wall_s, processor_s, simulated_s = -time.perf_counter(), -time.process_time(), 0.0
-        epoch, traces = 0, []  # kept, as a run keeps them for its joules
-        while sum(map(len, traces)) < max(1, job["tasks"]):
+        epoch = 0
+        traces: list[np.ndarray] = []  # kept, as a run keeps an epoch's for its joules
+        while sum(trace.size for trace in traces) < max(1, job["tasks"]):
             epoch += 1
             simulated_s += trainer.run_epoch(epoch).seconds
             traces.append(runtime.take_trace())
@@ -58,7 +60,7 @@ def run(job: dict[str, Any]) -> dict[str, float]:
             "wall_s": wall_s,
             "processor_s": processor_s,
             "simulated_s": simulated_s,
-            "tasks": sum(map(len, traces)),
+            "tasks": sum(trace.size for trace in traces),
             "epochs": epoch,
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
