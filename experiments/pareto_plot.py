@@ -24,7 +24,7 @@ def plot(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8.0, 5.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9.0, 5.5), layout="constrained")
     _draw_bound(axes, bound, points)
     for side, marker in (("starpu", "s"), ("ours", "o")):
         own = [point.place for point in points if point.place and point.side == side]
@@ -47,11 +47,11 @@ def plot(
     axes.axvline(deadline_s, color="0.6", linestyle=":", label=f"deadline {deadline_s:.3g} s")
     _name_front(axes, points)
     axes.set(xlabel="seconds per epoch (simulated)", ylabel="joules per epoch (simulated)", title=title)
-    axes.legend(loc="upper right", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for path in paths:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     pyplot.close(figure)
     return paths
 
@@ -70,19 +70,19 @@ def _draw_bound(axes: Any, bound: Sequence[FrontPoint], points: Sequence[Point])
 
 
 def _name_front(axes: Any, points: Sequence[Point]) -> None:
-    """Name what is on the common front, each label below the last where they would meet."""
+    """Number what is on the common front, by its seconds, and name it beside the axes."""
     found: dict[FrontPoint, list[Point]] = {}
     for point in front_of(points):
         assert point.place is not None
         found.setdefault(point.place, []).append(point)
-    right = axes.get_xlim()[1]
-    for number, (place, equals) in enumerate(found.items()):
+    for number, (place, equals) in enumerate(found.items(), start=1):
         more = f" and {len(equals) - 1} more" if len(equals) > 1 else ""
+        colour = COLOURS[equals[0].side]
+        at = (place.seconds, place.energy_j)
+        below = 14 * (number % 2)  # neighbours on opposite sides
         axes.annotate(
-            equals[0].label + more,
-            (place.seconds, place.energy_j),
-            xytext=(0.48 * right, axes.get_ylim()[1] * (0.72 - 0.045 * number)),
-            fontsize=8,
-            color=COLOURS[equals[0].side],
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
+            str(number), at, xytext=(5, 4 - below), textcoords="offset points", fontsize=8, color=colour
         )
+        text = f"{number}  {equals[0].label}{more}"
+        axes.text(1.02, 1.0 - 0.05 * number, text, transform=axes.transAxes, fontsize=8, color=colour)
+    axes.text(1.02, 1.0, "front of all", transform=axes.transAxes, fontsize=8)

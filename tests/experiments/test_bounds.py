@@ -6,14 +6,20 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from experiments.bounds import EpochWork, read_work
-from experiments.validation import CHECKOUT
+from experiments.graphs import Cholesky, GraphError
+from experiments.pareto import composed
+from experiments.platform import SimulatedNode
+from experiments.validation import CHECKOUT, CONFIGS, ConfigError
+from experiments.workload import check_bias, load_graph
 from schedulers.bounds import BoundError, Graph
 
 CHAIN = EpochWork(
@@ -146,42 +152,44 @@ def test_estimates_that_are_wrong_move_what_is_predicted_and_not_what_tasks_take
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("overrides", "message"),
     [
         (("workload=cholesky",), "runs on simulated nodes only: platform=NAME"),
-        (("workload=foo",), "unknown workload 'foo'; there are: cholesky, cnn, "),
         ((*SMALL, "estimates.noise=-1"), "estimates.noise=-1: must be a number, 0 or more"),
         ((*SMALL, "+estimates.bias.card=0"), "must be factors above 0 by worker class"),
-        ((*SMALL, "workload.foo=1"), "unknown key 'workload.foo'"),
+        ((*SMALL, "+estimates.foo=1"), "unknown key 'estimates.foo'; there are: bias, noise, seed"),
+        ((*SMALL, "bound=1"), "bound=1: must be true or false"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_has_started(
-    tmp_path: Path, arguments: tuple[str, ...], message: str
+    overrides: tuple[str, ...], message: str
 ) -> None:
-    done, _ = run(tmp_path, "bad", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=message):
+        composed(overrides)
 
 
-def test_a_bias_of_a_class_that_there_is_not_stops_the_trial(tmp_path: Path) -> None:
-    done, _ = run(tmp_path, "bad", *SMALL, "+estimates.bias.foo=2.0")
-    assert done.returncode == 1
-    assert "estimates.bias names foo; there are: core, card" in " ".join(done.stdout.split())
+def test_a_bias_of_a_class_that_there_is_not_is_refused() -> None:
+    check_bias({"core": 2.0}, node())
+    with pytest.raises(ValueError, match=r"estimates\.bias names foo; there are: core, card"):
+        check_bias({"foo": 2.0}, node())
 
 
-def test_a_node_without_a_worker_for_some_codelet_stops_the_trial(cholesky: Path, tmp_path: Path) -> None:
-    record = json.loads((cholesky / "graph.json").read_text())
-    record["graph"]["kinds"][0]["arches"] = ["cuda"]
+def test_a_node_without_a_worker_for_some_codelet_is_refused(tmp_path: Path) -> None:
+    graph = Cholesky(tiles=2).describe().to_json()
+    graph["kinds"][0]["arches"] = ["cuda"]
     path = tmp_path / "graph.json"
-    path.write_text(json.dumps(record))
-    no_cards = (
-        "workload=recorded",
-        f"workload.file={path}",
-        "platform=cpu8_gpu2",
-        "~platform.gpu",
-        "+platform.gpu={}",
-    )
-    done, _ = run(tmp_path, "bad", *no_cards)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "potrf runs on cuda only; platform cpu8_gpu2 has no such worker" in " ".join(done.stdout.split())
+    path.write_text(json.dumps({"graph": graph}))
+    config = {"_target_": "experiments.graphs.Recorded", "file": str(path)}
+    assert load_graph(config, node()) is not None
+    with pytest.raises(GraphError, match="potrf runs on cuda only; platform cpu8_gpu2 has no such worker"):
+        load_graph(config, replace(node(), gpu={}))
+
+
+def test_a_graph_without_kernels_is_refused_natively() -> None:
+    with pytest.raises(GraphError, match="runs on simulated nodes"):
+        load_graph({"_target_": "experiments.graphs.Cholesky"}, None)
+
+
+def node() -> SimulatedNode:
+    fields = yaml.safe_load((CONFIGS / "platform" / "cpu8_gpu2.yaml").read_text())
+    return SimulatedNode(**{key: fields[key] for key in fields if key not in ("_target_", "simulated")})
