@@ -45,6 +45,11 @@ class Work(CostModel):
         self.by_key[cost_key(operation, shapes, scalars)] = operation.cost(shapes, scalars)
         return UNKNOWN
 
+    def watts(
+        self, worker: starpu.Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
+        return UNKNOWN
+
 
 def ceilings(copy_mib: int) -> dict[str, float]:
     """This core's GFLOP/s in SGEMM and GB/s in a copy (bytes read plus bytes written), one thread each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import Any, final
 
 import numpy as np
 
-from dahl.costs import CostModel, Estimates, cost_key, energy_j
+from dahl.costs import UNKNOWN, CostModel, Estimates, cost_key, energy_j
 from dahl.ops.operation import Cost, Operation, ShapeError
-from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph
+from dahl.starpu import Codelet, Costs, MachineWatts, Runtime, Step, TaskGraph, Worker
 from dahl.tensor import Shape, Tensor, Tile, aligned_empty, cut
 
 
@@ -24,7 +25,7 @@ class _Prepared:
     tiles: tuple[Tile, ...]
     args: np.ndarray
     strides: dict[int, int]
-    costs: Costs | None
+    costs: Costs
     footprint: int
     tag: int
 
@@ -54,6 +55,8 @@ class Context:
         """By footprint number: the kind of kernel, and the arithmetic and traffic of one task."""
         self._footprint_of: dict[str, int] = {}
         self._graph: TaskGraph | None = None
+        self.graphs: list[TaskGraph] = []
+        """Every graph that was recorded, in order."""
 
     # ---- tensors ----
 
@@ -126,6 +129,7 @@ class Context:
         if self._graph is not None:
             raise RuntimeError("a graph is being recorded already; end that record() first")
         self._graph = self.runtime.graph()
+        self.graphs.append(self._graph)
         try:
             yield self._graph
         finally:
@@ -250,20 +254,18 @@ class Context:
 
     def _costs_of(
         self, key: str, operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[str, Any]
-    ) -> Costs | None:
-        if self._cost_model is None:
-            return None
+    ) -> Costs:
         if key not in self._costs:
             workers = self.runtime.workers
             lengths = [
                 self._cost_model.length_s(worker, operation, shapes, scalars)
-                if worker.arch in operation.arches
-                else float("nan")
+                if self._cost_model and worker.arch in operation.arches
+                else UNKNOWN
                 for worker in workers
             ]
             energies = [
-                energy_j(self._watts, w, length, operation.name)
-                for w, length in zip(workers, lengths, strict=True)
+                self._energy_j(worker, length, operation, shapes, scalars)
+                for worker, length in zip(workers, lengths, strict=True)
             ]
             self.work[self._footprint(key)] = operation.kind, operation.cost(shapes, scalars)
             factors = [self._estimates.factor(worker.worker_class, key) for worker in workers]
@@ -275,3 +277,13 @@ class Context:
             )
             self.runtime.keep(self._costs[key])
         return self._costs[key]
+
+    def _energy_j(
+        self, worker: Worker, length_s: float, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
+        """Joules above idle: by the watts of this kind of task where they were measured, else by the worker's."""
+        own_w = math.nan
+        if self._cost_model is not None:
+            own_w = self._cost_model.watts(worker, operation, shapes, scalars)
+        known = not math.isnan(own_w)
+        return own_w * length_s if known else energy_j(self._watts, worker, length_s, operation.name)

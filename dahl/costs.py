@@ -37,13 +37,17 @@ def cost_key(operation: Operation, shapes: Mapping[str, Any], scalars: Mapping[s
 
 
 class CostModel(ABC):
-    """Tells the expected seconds of an operation on a worker."""
+    """Tells the expected seconds of an operation on a worker, and its watts where they were measured."""
 
     @abstractmethod
     def length_s(
         self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
     ) -> float:
         """Return seconds, or NaN where unknown."""
+
+    @abstractmethod
+    def watts(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        """Return what running it draws above the idle machine, or NaN where only the worker's own watts are known."""
 
 
 @final
@@ -86,24 +90,32 @@ class RooflineCosts(CostModel):
             cost.flops / rates.flop_per_s[operation.kind], cost.bytes / rates.bytes_per_s
         )
 
+    def watts(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        return UNKNOWN
+
 
 @final
 @dataclass(frozen=True)
 class MeasuredCosts(CostModel):
-    """Seconds from measurements: worker class, then ``cost_key``. What was not measured is NaN."""
+    """Seconds and watts from measurements: worker class, then ``cost_key``. What was not measured is NaN."""
 
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    net_w: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Above the idle machine, for each worker that is busy with it."""
 
     def length_s(
         self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
     ) -> float:
         return self.seconds.get(worker.worker_class, {}).get(cost_key(operation, shapes, scalars), UNKNOWN)
 
+    def watts(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        return self.net_w.get(worker.worker_class, {}).get(cost_key(operation, shapes, scalars), UNKNOWN)
+
 
 @final
 @dataclass(frozen=True)
 class FirstKnownCosts(CostModel):
-    """Seconds from the first of some models that knows them."""
+    """Seconds and watts from the first of some models that knows them."""
 
     models: tuple[CostModel, ...]
 
@@ -114,6 +126,13 @@ class FirstKnownCosts(CostModel):
             seconds = model.length_s(worker, operation, shapes, scalars)
             if not math.isnan(seconds):
                 return seconds
+        return UNKNOWN
+
+    def watts(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        for model in self.models:
+            watts = model.watts(worker, operation, shapes, scalars)
+            if not math.isnan(watts):
+                return watts
         return UNKNOWN
 
 

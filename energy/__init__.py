@@ -12,19 +12,29 @@ from energy.activity import (
     power_model_for,
     power_trace,
 )
+from energy.alumet import AlumetChannel, AlumetError, AlumetRecording, ClockPair, import_recording
+from energy.alumet_live import AlumetSource
 from energy.attribution import Attribution, AttributionError, ClassPower, MeterRecords, attribute, busy_share
 from energy.baseline import Drift, IdleBaseline, IdleWatts
 from energy.breakdown import Breakdown, break_down
 from energy.counters import CounterEnergy, CounterTrack, Flag, Step, energy_between
+from energy.gpu_identity import channel_of_gpu
+from energy.hwmon import HwmonSource
+from energy.live import LivePage
 from energy.nvml import NvmlSource
+from energy.overlap import OutsideTotal
+from energy.perf import PerfSource
+from energy.pyrapl import PyRaplSource
 from energy.rapl import RaplSource
-from energy.sampler import LivePower, SamplerError, Snapshot
+from energy.replay import ReplaySource
+from energy.sampler import LivePower, RateHz, SamplerError, SamplingReport, Snapshot
 from energy.select import SOURCES, Absent, Present, Selection, availability, select_sources
 from energy.session import EnergySession
 from energy.source import (
     QUALITIES,
     Channel,
     Quality,
+    RawSource,
     ReadError,
     Reading,
     Source,
@@ -40,31 +50,45 @@ __all__ = [
     "Absent",
     "ActivityEnergy",
     "ActivityError",
+    "AlumetChannel",
+    "AlumetError",
+    "AlumetRecording",
+    "AlumetSource",
     "Attribution",
     "AttributionError",
     "Breakdown",
     "Channel",
     "ChannelEnergy",
     "ClassPower",
+    "ClockPair",
     "CounterEnergy",
     "CounterTrack",
     "Drift",
     "EnergySession",
     "Flag",
+    "HwmonSource",
     "IdleBaseline",
     "IdleWatts",
+    "LivePage",
     "LivePower",
     "MeterRecords",
     "NvmlSource",
+    "OutsideTotal",
+    "PerfSource",
     "PowerModel",
     "PowerStream",
     "PowerTrace",
     "Present",
+    "PyRaplSource",
     "Quality",
     "RaplSource",
+    "RateHz",
+    "RawSource",
     "ReadError",
     "Reading",
+    "ReplaySource",
     "SamplerError",
+    "SamplingReport",
     "Selection",
     "Snapshot",
     "Source",
@@ -81,7 +105,9 @@ __all__ = [
     "availability",
     "break_down",
     "busy_share",
+    "channel_of_gpu",
     "energy_between",
+    "import_recording",
     "power_model_for",
     "power_trace",
     "read_stream",

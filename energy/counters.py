@@ -11,6 +11,14 @@ from energy.source import Channel, Reading
 LARGEST_POWER_W = 1000.0
 """No channel draws more; two readings further apart than a wrap at this power have lost count."""
 
+PLAUSIBLE_POWER_W = 10_000.0
+"""A counter that moved further than this power allows was set anew, or shows what it never counted."""
+
+LARGEST_RAW = 2**63 - 1
+"""The largest count that a record can hold."""
+
+_JUMP_S = 1.0  # a counter's late update, and two readings in quick succession, are no jump
+
 PERIODS_TO_RESOLVE = 3
 """A window shorter than this many periods of the counter says nothing."""
 
@@ -31,9 +39,10 @@ class Flag(IntFlag):
     WRAPPED = 4
     """The counter passed its largest value; the joules are right."""
     RESET = 8
-    """The counter started anew: the joules are not known."""
+    """The counter started anew, or moved further than hardware can draw: the joules are not known."""
     LOST_COUNT = 16
-    """So long since the reading before that the counter may have wrapped more than once: joules not known."""
+    """Too long since the reading before: the counter may have wrapped twice, or samples of power are too far
+    apart to be summed up. The joules are not known."""
     BY_MODEL = 32
     """Joules from worker activity and assumed watts; there is no counter behind them."""
     STALE = 64
@@ -41,6 +50,11 @@ class Flag(IntFlag):
 
 
 BREAKS = Flag.GAP | Flag.RESET | Flag.LOST_COUNT | Flag.STALE
+
+# As plain integers, since operations on flags cost more than all else about a reading.
+_FIRST, _GAP, _RESET, _LOST_COUNT, _STALE, _BREAKS = map(
+    int, (Flag.FIRST, Flag.GAP, Flag.RESET, Flag.LOST_COUNT, Flag.STALE, BREAKS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,17 @@ class CounterEnergy:
     complete: bool
 
 
+def longest_interval_s(channel: Channel) -> float | None:
+    """How far apart two readings may be at most for the joules between them to be known; None: any distance.
+
+    Less than a wrap at `LARGEST_POWER_W`, and less than the channel's `longest_gap_s`.
+    """
+    limits_s = [] if channel.longest_gap_s is None else [channel.longest_gap_s]
+    if channel.wrap is not None:
+        limits_s.append(channel.wrap * channel.unit_j / LARGEST_POWER_W)
+    return min(limits_s, default=None)
+
+
 def count_difference(before: int, after: int, wrap: int | None) -> tuple[int | None, Flag]:
     """Counts from `before` to `after`, at most one wrap apart; None with `Flag.RESET` if it started anew."""
     if after >= before:
@@ -98,71 +123,92 @@ def count_difference(before: int, after: int, wrap: int | None) -> tuple[int | N
 class CounterTrack:
     """Follows one channel's counter through its readings and the readings that failed."""
 
-    def __init__(self, channel: Channel) -> None:
+    __slots__ = (
+        "_breaks",
+        "_counts",
+        "_flags",
+        "_last_raw",
+        "_limit",
+        "_lost_ns",
+        "_moved_ns",
+        "_stale_ns",
+        "_started",
+        "_t_ns",
+        "_unit_j",
+        "_valid",
+        "channel",
+    )
+
+    def __init__(self, channel: Channel, *, resumed: bool = False) -> None:
+        """`resumed`: readings before the first were lost with the process that took them."""
         self.channel = channel
-        self._last: Reading | None = None
-        self._mark = Mark(t_ns=0, counts=0, breaks=0, valid=False, flags=Flag.OK)
-        self._started = False
-        self._moved_t_ns = 0
-        self._stale_after_s = stale_after_s(channel)
+        self._unit_j = channel.unit_j
+        self._limit = LARGEST_RAW + 1 if channel.wrap is None else channel.wrap
+        longest_s = longest_interval_s(channel)
+        self._lost_ns = float("inf") if longest_s is None else longest_s * 1e9
+        self._stale_ns = stale_after_s(channel) * 1e9
+        self._last_raw: int | None = None
+        self._moved_ns = 0
+        self._started = resumed
+        self._t_ns = 0
+        self._counts = 0
+        self._breaks = 0
+        self._valid = False
+        self._flags = Flag.OK
 
     @property
     def mark(self) -> Mark:
         """Where the record stands now."""
-        return self._mark
+        return Mark(self._t_ns, self._counts, self._breaks, self._valid, self._flags)
 
     def add(self, reading: Reading) -> Step:
         """Take a reading; `ValueError` if it is another channel's or none that this counter can show."""
-        self._check(reading)
-        last, self._last = self._last, reading
-        if last is None:
-            flags = Flag.GAP if self._started else Flag.FIRST
-            self._started = True
-            self._moved_t_ns = reading.t_ns
-            self._move(reading.t_ns, 0, flags=Flag.OK, valid=True)
-            return Step(reading.t_ns, reading.raw, None, None, flags)
-        counts, flags = count_difference(last.raw, reading.raw, self.channel.wrap)
-        elapsed_s = (reading.t_ns - last.t_ns) * 1e-9
-        stale = self._is_stale(reading.t_ns, moved=reading.raw != last.raw)
-        if self._may_have_lost_count(elapsed_s):
-            counts, flags = None, Flag.LOST_COUNT
-        elif stale:
-            counts, flags = None, Flag.STALE
-        self._move(reading.t_ns, counts or 0, flags=flags & BREAKS, valid=True)
-        if counts is None:
-            return Step(reading.t_ns, reading.raw, None, None, flags)
-        joules = counts * self.channel.unit_j
-        return Step(reading.t_ns, reading.raw, joules, joules / elapsed_s if elapsed_s > 0 else None, flags)
+        if reading.channel != self.channel.name:
+            raise ValueError(f"a reading of {reading.channel} was given to the record of {self.channel.name}")
+        joules, watts, flags = self.advance(reading.t_ns, reading.raw)
+        return Step(reading.t_ns, reading.raw, joules, watts, Flag(flags))
+
+    def advance(self, t_ns: int, raw: int) -> tuple[float | None, float | None, int]:
+        """`add` for a sampler's inner loop: joules and watts since the reading before, and the flags."""
+        if not 0 <= raw < self._limit:
+            raise ValueError(
+                f"{self.channel.name} cannot stand at {raw}, its range is 0 to {self._limit - 1}"
+            )
+        before, last_ns = self._last_raw, self._t_ns
+        elapsed_ns = t_ns - last_ns
+        self._last_raw, self._t_ns, self._valid = raw, t_ns, True
+        if before is None:
+            flags, self._started, self._moved_ns = (_GAP if self._started else _FIRST), True, t_ns
+            return None, None, flags
+        counts, flags = raw - before, 0
+        if counts < 0:
+            wrapped, kind = count_difference(before, raw, self.channel.wrap)
+            counts, flags = wrapped or 0, int(kind)
+        # Until when it stood still: now, or, where it moves again, the last reading.
+        stood_ns = (last_ns if counts or flags else t_ns) - self._moved_ns
+        if counts or flags:
+            self._moved_ns = t_ns
+        joules = counts * self._unit_j
+        if not 0 <= elapsed_ns < self._lost_ns:
+            flags = _LOST_COUNT
+        elif stood_ns >= self._stale_ns:
+            flags = _STALE
+        elif joules > PLAUSIBLE_POWER_W * (elapsed_ns * 1e-9 + _JUMP_S):
+            flags = _RESET
+        if flags & _BREAKS:
+            self._breaks += 1
+            self._flags |= Flag(flags)
+            return None, None, flags
+        self._counts += counts
+        return joules, joules * 1e9 / elapsed_ns if elapsed_ns > 0 else None, flags
 
     def miss(self, t_ns: int) -> Step:
         """A reading that failed: the joules until the next one are not known."""
-        self._last = None
+        self._last_raw, self._t_ns, self._valid = None, t_ns, False
         self._started = True
-        self._move(t_ns, 0, flags=Flag.GAP, valid=False)
+        self._breaks += 1
+        self._flags |= Flag.GAP
         return Step(t_ns, None, None, None, Flag.GAP)
-
-    def _check(self, reading: Reading) -> None:
-        wrap = self.channel.wrap
-        if reading.channel != self.channel.name:
-            raise ValueError(f"a reading of {reading.channel} was given to the record of {self.channel.name}")
-        if reading.raw < 0 or (wrap is not None and reading.raw >= wrap):
-            raise ValueError(f"{reading.channel} cannot stand at {reading.raw}, its range is 0 to {wrap}")
-
-    def _is_stale(self, t_ns: int, *, moved: bool) -> bool:
-        """Whether the counter stood still for too long up to now, or, where it moves again, up to the last reading."""
-        stood_until_ns = self._mark.t_ns if moved else t_ns
-        stale = (stood_until_ns - self._moved_t_ns) * 1e-9 >= self._stale_after_s
-        if moved:
-            self._moved_t_ns = t_ns
-        return stale
-
-    def _may_have_lost_count(self, elapsed_s: float) -> bool:
-        wrap = self.channel.wrap
-        return wrap is not None and elapsed_s * LARGEST_POWER_W >= wrap * self.channel.unit_j
-
-    def _move(self, t_ns: int, counts: int, *, flags: Flag, valid: bool) -> None:
-        mark = self._mark
-        self._mark = Mark(t_ns, mark.counts + counts, mark.breaks + bool(flags), valid, mark.flags | flags)
 
 
 def stale_after_s(channel: Channel) -> float:

@@ -6,11 +6,11 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-from energy.source import Channel, Quality, ReadError, Reading, Source, SourceUnavailableError
+from energy.source import Channel, Quality, RawSource, ReadError, Reading, SourceUnavailableError
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -19,6 +19,10 @@ _UNIT_J = 1e-6
 _LONGEST_NUMBER = 32
 _ZONE = re.compile(r"(intel-rapl|intel-rapl-mmio):([0-9a-f]+)(?::([0-9a-f]+))?")
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
+_DIE = re.compile(r"rapl:(package-\d+)-die-\d+")
+_REMEDY_CLOSED = (
+    "sudo scripts/allow-rapl (`--help` says whom it lets in), or choose energy=perf or energy=model"
+)
 _REMEDY_ABSENT = "run on bare metal after `sudo modprobe intel_rapl_msr`, or choose energy=model"
 
 
@@ -30,13 +34,14 @@ class _Zone:
 
 
 @final
-class RaplSource(Source):
+class RaplSource(RawSource):
     """Reads `energy_uj` of every zone below `root` and keeps the files open.
 
     Channels carry the zones' names (`rapl:package-0`, `rapl:package-0-die-1`, `rapl:package-0/dram`), since
     the zones' numbers are hexadecimal and change with the machine.
     Packages and their dram are in the total. Not in the total, as packages cover them or they cover packages:
-    core, uncore, psys and the mmio copies (`rapl:mmio/package-0`).
+    core, uncore, psys and the mmio copies (`rapl:mmio/package-0`). Of dies that all show their package's one
+    counter, as on some AMD processors, only the first is in the total.
 
     `pread(descriptor, count, offset)` reads a file that is open.
     """
@@ -47,6 +52,7 @@ class RaplSource(Source):
     def __init__(self, root: Path = POWERCAP, *, pread: Callable[[int, int, int], bytes] = os.pread) -> None:
         self._root = Path(root)
         self._pread = pread
+        self.in_process = pread is not os.pread
         self._open: list[tuple[Channel, int]] = []
 
     @property
@@ -67,18 +73,41 @@ class RaplSource(Source):
             path = zone.folder / "energy_uj"
             try:
                 self._open.append((zone.channel, self._opened(zone.channel, path)))
-            except PermissionError as error:
-                raise SourceUnavailableError(
-                    "rapl",
-                    f"{path} may be read by root only",
-                    f"sudo chmod a+r {self._root}/intel-rapl*:*/energy_uj (until the next boot)",
-                ) from error
             except (OSError, ValueError) as error:
-                why = f"{path} cannot be read ({_told(error)})"
+                closed = isinstance(error, PermissionError)
+                why = f"{path} " + (
+                    "may be read by root only" if closed else f"cannot be read ({_told(error)})"
+                )
                 if zone.channel.in_total:
-                    raise SourceUnavailableError("rapl", why, _REMEDY_ABSENT) from error
+                    remedy = _REMEDY_CLOSED if closed else _REMEDY_ABSENT
+                    raise SourceUnavailableError("rapl", why, remedy) from error
                 left_out.append((zone.channel.name, why))
         self.left_out = tuple(left_out)
+        self._count_mirrors_once()
+
+    def _count_mirrors_once(self) -> None:
+        """Take dies out of the total that show the same counter as another die of their package."""
+        firsts: dict[str, list[int]] = {}
+        for place, (channel, descriptor) in enumerate(self._open):
+            match = _DIE.fullmatch(channel.name)
+            if match is None:
+                continue
+            known = firsts.setdefault(match[1], [])
+            for first in known:
+                if self._shows_the_same(self._open[first], (channel, descriptor)):
+                    told = f"{channel.device}, shows the counter of {self._open[first][0].name}"
+                    self._open[place] = (replace(channel, in_total=False, device=told), descriptor)
+                    break
+            else:
+                known.append(place)
+
+    def _shows_the_same(self, one: tuple[Channel, int], other: tuple[Channel, int]) -> bool:
+        """Whether a counter read between two readings of another lies between them: by chance, one in a million."""
+        try:
+            before, between, after = (self._read_counts(*which) for which in (one, other, one))
+        except (OSError, ValueError):
+            return False  # told by `read`, should it last
+        return before <= between <= after
 
     def _opened(self, channel: Channel, path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -109,6 +138,22 @@ class RaplSource(Source):
         if failed:
             raise ReadError("rapl", failed, readings)
         return readings
+
+    def read_raw(self, into: list[Any]) -> None:
+        clock, pread, append = time.monotonic_ns, self._pread, into.append
+        before_ns = clock()
+        for _, descriptor in self._open:
+            try:
+                data: bytes | str = pread(descriptor, _LONGEST_NUMBER, 0)
+            except OSError as error:
+                data = _told(error)
+            after_ns = clock()
+            append((before_ns + after_ns) // 2)
+            append(data)
+            before_ns = after_ns
+
+    def counts(self, data: bytes) -> int:
+        return _parse(data)
 
     def _read_counts(self, channel: Channel, descriptor: int) -> int:
         counts = _parse(self._pread(descriptor, _LONGEST_NUMBER, 0))

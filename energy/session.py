@@ -12,21 +12,26 @@ from typing import Any, Self, final
 from energy.activity import BASE, ActivityEnergy, PowerModel, TaskRecords, activity_energy, power_trace
 from energy.baseline import IdleWatts, idle_watts
 from energy.counters import PERIODS_TO_RESOLVE, CounterEnergy, Flag, Step, energy_between
-from energy.sampler import LivePower, Snapshot, ThreadSampler
+from energy.live import LivePage
+from energy.process_sampler import ProcessSampler
+from energy.sampler import DEFAULT_RATE, LivePower, RateHz, Sampler, Snapshot, check_rates
 from energy.source import QUALITIES, Channel, Quality, Source
 from energy.stream import PowerStream
+from energy.thread_sampler import ThreadSampler
 from energy.window import Activity, ChannelEnergy, Window, WindowEnergy, sum_up
 
 _IDLE_PARTS = 5
 
-_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}}
+_COVERED_BY = {"package": {BASE, "cpu"}, "gpu": {"gpu"}, "board": {BASE, "cpu", "gpu"}}
 
 
 @final
 class EnergySession:
     """Counts the joules of windows.
 
-    `sources` are opened by the session and sampled at `rate_hz`; every reading goes to `stream`.
+    `sources` are opened and sampled at `rate_hz` (of all, or by the source's name with a `default`) by a process
+    of its own, or by a thread where a source can be read in this process only; every reading goes to `stream`, live
+    watts to `page`.
     `power_model` fills in only for components that no counter covers: a package counter covers the model's
     `base` and `cpu`, a gpu counter its `gpu`. Its joules carry `activity_quality`.
     `idle_w` is a baseline in watts by channel, measured earlier (`measure_idle`).
@@ -42,7 +47,8 @@ class EnergySession:
         *,
         activity_quality: Quality = "estimated",
         stream: PowerStream | None = None,
-        rate_hz: float = 10.0,
+        rate_hz: RateHz = 10.0,
+        page: LivePage | None = None,
         idle_w: Mapping[str, float] | None = None,
     ) -> None:
         if activity_quality == "simulated" and sources:
@@ -53,9 +59,17 @@ class EnergySession:
         self._model = power_model
         self._activity_quality = activity_quality
         self._stream = stream
-        self._rate_hz = rate_hz
-        self._sampler = ThreadSampler(sources, rate_hz, stream)
-        self._sources = tuple(sources)
+        check_rates(rate_hz, [source.name for source in sources])
+        # What the model fills in is traced at the rate of what has no rate of its own.
+        self._trace_hz = (
+            rate_hz.get(DEFAULT_RATE, max(rate_hz.values())) if isinstance(rate_hz, Mapping) else rate_hz
+        )
+        shown = LivePage() if page is None else page
+        self._own_page = shown if page is None else None
+        in_thread = not sources or any(source.in_process for source in sources)
+        self._sampler: Sampler = (ThreadSampler if in_thread else ProcessSampler)(
+            sources, rate_hz, stream, shown
+        )
         self._quality: dict[str, Quality] = {}
         self._filled: tuple[str, ...] = ()
         self._idle_w = dict(idle_w or {})
@@ -67,9 +81,7 @@ class EnergySession:
         """Open the sources and start sampling. Raises `SourceUnavailableError`."""
         self._sampler.open()
         try:
-            self._quality = {
-                channel.name: source.quality for source in self._sources for channel in source.channels
-            }
+            self._quality = self._sampler.qualities
             covered = {
                 part
                 for channel in self.channels.values()
@@ -92,6 +104,8 @@ class EnergySession:
         self._sampler.stop()
         if self._stream is not None:
             self._stream.close()
+        if self._own_page is not None:
+            self._own_page.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -118,6 +132,11 @@ class EnergySession:
         return self._model
 
     @property
+    def trouble(self) -> str | None:
+        """What has gone wrong with the counters so far, in one line; None for nothing."""
+        return self._sampler.trouble
+
+    @property
     def idle_w(self) -> dict[str, float]:
         """The idle baseline in watts by channel of a counter."""
         return dict(self._idle_w)
@@ -135,7 +154,10 @@ class EnergySession:
         """
         if not self.channels:
             return {}
-        longest_s = max(channel.period_s for channel in self.channels.values())
+        channels = self.channels.values()
+        # What is beside the total (a GPU's averaged power) does not decide how long the baseline has to be.
+        counted_in = [channel for channel in channels if channel.in_total] or list(channels)
+        longest_s = max(channel.period_s for channel in counted_in)
         if not seconds >= PERIODS_TO_RESOLVE * longest_s or seconds <= 0:
             raise ValueError(
                 f"an idle baseline of {seconds} s is too short, it needs {PERIODS_TO_RESOLVE * longest_s:g} s"
@@ -145,7 +167,7 @@ class EnergySession:
         for _ in range(parts):
             time.sleep(seconds / parts)
             edges.append(self.snapshot())
-        counted = [self._counted(start, end) for start, end in pairwise(edges)]
+        counted = [self.between(start, end) for start, end in pairwise(edges)]
         found = {name: idle_watts([part[name] for part in counted]) for name in self.channels}
         return {name: watts for name, watts in found.items() if watts is not None}
 
@@ -206,7 +228,7 @@ class EnergySession:
         self, name: str, index: int, start: Snapshot, end: Snapshot, activity: Activity | None = None
     ) -> WindowEnergy:
         """The joules between two snapshots."""
-        counted = self._counted(start, end)
+        counted = self.between(start, end)
         channels = {channel: self._counter_channel(channel, energy) for channel, energy in counted.items()}
         seconds = (end.t_ns - start.t_ns) * 1e-9
         if self._filled:
@@ -223,7 +245,8 @@ class EnergySession:
             seconds = activity.end_s - activity.start_s
         return sum_up(name, index, (start, end), seconds, channels, self._resolvable(counted, channels))
 
-    def _counted(self, start: Snapshot, end: Snapshot) -> dict[str, CounterEnergy]:
+    def between(self, start: Snapshot, end: Snapshot) -> dict[str, CounterEnergy]:
+        """Each counter's joules between two snapshots, those outside of the total too."""
         return {
             name: energy_between(channel, start.marks[name], end.marks[name])
             for name, channel in self.channels.items()
@@ -249,7 +272,7 @@ class EnergySession:
         if self._stream is None or self._model is None or from_s >= end_s:
             return
         self._traced_until_s = end_s
-        trace = power_trace(self._model, tasks, from_s, end_s, 1.0 / self._rate_hz)
+        trace = power_trace(self._model, tasks, from_s, end_s, 1.0 / self._trace_hz)
         zero_ns = 0 if self._activity_quality == "simulated" else start.t_ns - round(start_s * 1e9)
         ends_s = trace.edges_s[1:]
         widths_s = ends_s - trace.edges_s[:-1]
@@ -281,6 +304,8 @@ class EnergySession:
                 "wrap": channel.wrap,
                 "period_s": channel.period_s,
                 "device": channel.device,
+                "integrated": channel.integrated,
+                "scope": channel.scope,
                 "quality": self._quality[name],
             }
             for name, channel in self.channels.items()

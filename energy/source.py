@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 Quality = Literal["measured", "estimated", "simulated", "modelled"]
 """What stands behind a number of joules, strongest first.
 
-`measured`: a counter. `estimated`: what real workers did, times assumed watts.
-`simulated`: what simulated workers did, times assumed watts. `modelled`: derived from other numbers by a fit.
+`measured`: a counter, or a power sensor that was summed up. `estimated`: what real workers did, times assumed watts.
+`simulated`: what simulated workers did, times assumed watts.
+`modelled`: derived from other numbers, by a fit, or by replaying another run's.
 """
 
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
@@ -46,7 +47,7 @@ class Channel:
     name: str
     """Unique over all sources: `rapl:package-0`, `rapl:package-0/dram`, `nvml:gpu-0`."""
     component: str
-    """The hardware that it covers: `package`, `dram`, `gpu`, `core`, `uncore`, `psys`."""
+    """The hardware that it covers: `package`, `dram`, `gpu`, `board`, `core`, `uncore`, `psys`, `rail`."""
     in_total: bool
     """Whether the total includes it; False where another channel already covers its joules."""
     unit_j: float
@@ -56,7 +57,16 @@ class Channel:
     period_s: float
     """Longest time between two updates of the counter in hardware."""
     device: str = ""
-    """Which piece of hardware: a zone's folder, a GPU's UUID and name."""
+    """Which piece of hardware: a zone's folder, a GPU's UUID, PCI address and name."""
+    integrated: bool = False
+    """Whether the source sums up samples of power itself, since the hardware counts no energy.
+
+    What the power does between two samples is then not seen.
+    """
+    longest_gap_s: float | None = None
+    """Readings further apart than this do not tell the joules between them; None: only a wrap limits it."""
+    scope: str = ""
+    """`parent_gpu` where it covers more than the device in use: the whole GPU behind its MIG instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +95,17 @@ class ReadError(RuntimeError):
 
 
 class Source(ABC):
-    """A reader of cumulative counters. Made cheaply, opened where it is read."""
+    """A reader of cumulative counters. Made cheaply, opened where it is read.
+
+    One that is not open can be pickled, since it is sent to the sampler's process, unless it is `in_process`.
+    """
 
     name: str
     quality: Quality
     left_out: tuple[tuple[str, str], ...] = ()
     """Channels outside the total that an open source found but cannot read, with the reason."""
+    in_process: bool = False
+    """Whether only this process can read it (its counter is an object here): the sampler is a thread then."""
 
     @property
     @abstractmethod
@@ -123,3 +138,18 @@ class Source(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RawSource(Source):
+    """A source that can be read often, since it leaves the bytes that it reads for later."""
+
+    @abstractmethod
+    def read_raw(self, into: list[Any]) -> None:
+        """Append, for each channel in the channels' order, its time as in `Reading.t_ns` and the bytes read.
+
+        In place of the bytes of a channel that could not be read stands the reason, as a text.
+        """
+
+    @abstractmethod
+    def counts(self, data: bytes) -> int:
+        """The counts that `data` says; `ValueError` where it says none."""

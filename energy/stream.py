@@ -1,8 +1,9 @@
 """The power stream: an append-only record of readings that can be read however the run ended.
 
 A file is one header (a magic, a length, JSON), then records of 40 bytes, each with its own checksum and
-each batch written by one `write`. A killed writer leaves at most a torn last record, which a reader drops
-and reports.
+each batch appended by one `write`. Two processes may append: a sampler of its own and the run itself.
+A writer that is killed, or finds the disk full, leaves at most one torn record, which a reader drops and
+reports; it finds the next whole record, wherever it starts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _MAGIC = b"JOULES01"
 _LENGTH = struct.Struct("<I")
 _BODY = struct.Struct("<qqddHH")
 _CHECKSUM = struct.Struct("<I")
+_PACK, _PACK_CHECKSUM, _crc32 = _BODY.pack, _CHECKSUM.pack, zlib.crc32
 _NO_RAW = 1 << 15
+_CLOCKS = 0xFFFF
+"""In place of a channel: the record is no reading, its `raw` is the wall clock in ns at `t_mono_ns`."""
+_BETWEEN_CLOCKS_NS = 10 * 10**9
+_NAN = float("nan")
 _RECORD = np.dtype(
     [
         ("t_mono_ns", "<i8"),
@@ -47,62 +53,99 @@ class StreamError(RuntimeError):
     """A power stream cannot be written, or is none."""
 
 
+def pack_record(
+    channel: int, t_ns: int, raw: int | None, joules: float | None, watts: float | None, flags: int
+) -> bytes:
+    """One record; `channel` is the place of its name among those declared."""
+    if raw is None or joules is None or watts is None:
+        if raw is None:
+            raw, flags = 0, flags | _NO_RAW
+        joules = _NAN if joules is None else joules
+        watts = _NAN if watts is None else watts
+    body = _PACK(t_ns, raw, joules, watts, channel, flags)
+    return body + _PACK_CHECKSUM(_crc32(body))
+
+
 @final
 class PowerStream:
-    """Writes a power stream to `path`, which must not exist yet; `declare` comes first and makes the file.
+    """Writes a power stream to `path`.
 
-    Threads may append side by side.
+    `declare` comes first and makes the file, which must not exist yet; `join` opens it in another process.
+    Threads and processes may append side by side.
+    The monotonic and the wall clock are written together at the start, every 10 s and at the end, so that
+    records can be set beside those of other programs even where the wall clock was set meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._descriptor: int | None = None
         self._index: dict[str, int] = {}
-        self._size = 0
+        self._clocks_ns = 0
         self._lock = threading.Lock()
 
     def declare(self, channels: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which channels there will be, each with what is to be known of it (quality, component...)."""
-        if self._descriptor is not None:
-            raise StreamError(f"{self.path} has its channels already")
-        # A pair of clocks, so that records can be set beside those of other programs.
-        header = {
-            "channels": dict(channels),
-            "t_mono_ns": time.monotonic_ns(),
-            "t_unix_ns": time.time_ns(),
-        }
+        self._check_closed()
+        if len(channels) >= _CLOCKS:
+            raise StreamError(f"{self.path} cannot hold {len(channels)} channels, {_CLOCKS - 1} at most")
+        self._clocks_ns = time.monotonic_ns()
+        header = {"channels": dict(channels), "t_mono_ns": self._clocks_ns, "t_unix_ns": time.time_ns()}
         text = json.dumps(header).encode()
         self._index = {name: index for index, name in enumerate(channels)}
-        try:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StreamError(f"{self.path} cannot be made: {error.strerror}") from error
+        self._descriptor = self._opened(os.O_CREAT | os.O_EXCL, "made")
         self._write(_MAGIC + _LENGTH.pack(len(text)) + text)
+
+    def join(self) -> None:
+        """Open the file that another process has declared."""
+        self._check_closed()
+        self._clocks_ns = time.monotonic_ns()
+        self._descriptor = self._opened(0, "opened")
+
+    def _check_closed(self) -> None:
+        if self._descriptor is not None:
+            raise StreamError(f"{self.path} has its channels already")
+
+    def _opened(self, flags: int, done: str) -> int:
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o644)
+        except OSError as error:
+            raise StreamError(f"{self.path} cannot be {done}: {error.strerror}") from error
 
     def append(self, steps: Iterable[tuple[str, Step]]) -> None:
         """Add records of declared channels. Raises `StreamError` when they cannot be written whole."""
-        data = b"".join(self._pack(channel, step) for channel, step in steps)
+        self.append_records(
+            [
+                pack_record(
+                    self._index[channel], step.t_ns, step.raw, step.joules, step.watts, int(step.flags)
+                )
+                for channel, step in steps
+            ]
+        )
+
+    def append_records(self, records: list[bytes]) -> None:
+        """Add records that are packed already. Raises `StreamError` when they cannot be written whole."""
         with self._lock:
             if self._descriptor is None:
                 raise StreamError(f"{self.path} is not open: declare its channels first")
-            self._write(data)
+            now_ns = time.monotonic_ns()
+            if now_ns - self._clocks_ns >= _BETWEEN_CLOCKS_NS:
+                self._clocks_ns = now_ns
+                records = [*records, _clocks()]
+            self._write(b"".join(records))
 
     def close(self) -> None:
-        """Close the file; harmless when it is closed or was never made."""
+        """Write the clocks and close the file; harmless when it is closed or was never made."""
+        with self._lock:
+            if self._descriptor is not None:
+                # Without its last pair of clocks a stream is whole; a full disk was told of where it mattered.
+                with contextlib.suppress(StreamError):
+                    self._write(_clocks())
+                self._let_go()
+
+    def _let_go(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-    def _pack(self, channel: str, step: Step) -> bytes:
-        body = _BODY.pack(
-            step.t_ns,
-            0 if step.raw is None else step.raw,
-            float("nan") if step.joules is None else step.joules,
-            float("nan") if step.watts is None else step.watts,
-            self._index[channel],
-            int(step.flags) | (_NO_RAW if step.raw is None else 0),
-        )
-        return body + _CHECKSUM.pack(zlib.crc32(body))
 
     def _write(self, data: bytes) -> None:
         assert self._descriptor is not None
@@ -111,12 +154,14 @@ class PowerStream:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            # What was written of this batch would shift every record after it.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
-            self.close()
+            self._let_go()
             raise StreamError(f"{self.path} cannot be written: {error.strerror}") from error
-        self._size += len(data)
+
+
+def _clocks() -> bytes:
+    before_ns = time.monotonic_ns()
+    unix_ns = time.time_ns()
+    return pack_record(_CLOCKS, (before_ns + time.monotonic_ns()) // 2, unix_ns, None, None, 0)
 
 
 def read_stream(path: Path) -> pd.DataFrame:
@@ -124,21 +169,19 @@ def read_stream(path: Path) -> pd.DataFrame:
 
     Columns: `t_mono_ns` (int64), `channel` (str), `raw` (nullable Int64), `joules` and `watts` (float64,
     NaN where they are not known), `flags` (`energy.counters.Flag` bits).
-    `attrs` holds the header's `channels` and clocks, `torn_bytes` (of an unfinished last record) and
-    `bad_records` (whose checksum is wrong; they are left out). Raises `StreamError` if the file is no power
-    stream.
+    `attrs` holds the header's `channels`, `clocks` (pairs of monotonic and wall time in ns, the first of the
+    start, which are `t_mono_ns` and `t_unix_ns` too, the last of the end), `torn_bytes` (of unfinished
+    records) and `bad_records` (whose checksum is wrong; they are left out). Raises `StreamError` if the file is
+    no power stream.
     """
     import pandas as pd
 
     data = Path(path).read_bytes()
     header, start = _read_header(Path(path), data)
-    body = b"" if start is None else data[start:]
-    torn_bytes = len(data) if start is None else len(body) % _RECORD.itemsize
-    body = body[: len(body) // _RECORD.itemsize * _RECORD.itemsize]
-    records = np.frombuffer(body, dtype=_RECORD)
-    good = _intact(body, records["checksum"])
-    bad_records = int(np.count_nonzero(~good))
-    records = records[good]
+    records, lost = _whole_records(data, len(data) if start is None else start)
+    is_clock = records["channel"] == _CLOCKS
+    pairs = records[is_clock]
+    records = records[~is_clock]
     no_raw = (records["flags"] & _NO_RAW) != 0
     names = np.array(list(header["channels"]), dtype=object)
     frame = pd.DataFrame(
@@ -151,7 +194,14 @@ def read_stream(path: Path) -> pd.DataFrame:
             "flags": (records["flags"] & ~np.uint16(_NO_RAW)).astype(np.int64),
         }
     )
-    frame.attrs.update(header, torn_bytes=torn_bytes, bad_records=bad_records)
+    first = [[header["t_mono_ns"], header["t_unix_ns"]]] if start is not None else []
+    later = [[int(pair["t_mono_ns"]), int(pair["raw"])] for pair in pairs]
+    frame.attrs.update(
+        header,
+        clocks=first + later,
+        torn_bytes=len(data) if start is None else sum(size % _RECORD.itemsize for size in lost),
+        bad_records=sum(size // _RECORD.itemsize for size in lost),
+    )
     return frame
 
 
@@ -182,8 +232,26 @@ def _read_header(path: Path, data: bytes) -> tuple[dict[str, Any], int | None]:
     return {"channels": {}}, None
 
 
-def _intact(data: bytes, checksums: np.ndarray) -> np.ndarray:
-    size = _RECORD.itemsize
-    view = memoryview(data)
-    found = (zlib.crc32(view[at : at + _BODY.size]) for at in range(0, len(data), size))
-    return np.fromiter(found, dtype=np.uint32, count=len(checksums)) == checksums
+def _whole_records(data: bytes, start: int) -> tuple[np.ndarray, list[int]]:
+    """The records from `start` on whose checksums hold, and the sizes in bytes of what lies between them."""
+    size, view = _RECORD.itemsize, memoryview(data)
+    last = len(data) - size
+
+    def is_whole(at: int) -> bool:
+        found: int = _CHECKSUM.unpack_from(data, at + _BODY.size)[0]
+        return zlib.crc32(view[at : at + _BODY.size]) == found
+
+    runs, lost, at = [], [], start
+    while at < len(data):
+        end = at
+        while end <= last and is_whole(end):
+            end += size
+        runs.append(np.frombuffer(data, _RECORD, (end - at) // size, at))
+        at = end
+        while at <= last and not is_whole(at):
+            at += 1
+        if at > last:
+            at = len(data)
+        if at > end:
+            lost.append(at - end)
+    return np.concatenate([np.empty(0, _RECORD), *runs]), lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 from dahl import starpu
 from energy import (
     EnergySession,
+    LivePage,
     PowerModel,
     PowerStream,
     Snapshot,
@@ -23,112 +24,8 @@ from energy import (
     break_down,
 )
 from experiments.events import EventWriter
+from experiments.schemas import BREAKDOWN, DECISIONS, TASKS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
-
-TASKS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("task", pa.int64()),
-        ("codelet", pa.string()),
-        ("tile", pa.int64()),
-        ("worker", pa.int32()),
-        ("submit_s", pa.float64()),
-        ("ready_s", pa.float64()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("predicted_s", pa.float64()),
-        ("predicted_j", pa.float64()),
-    ]
-)
-"""Seconds on StarPU's clock (`windows` ties it to the others); joules net of idle; NaN: not predicted."""
-
-DECISIONS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("decision", pa.int64()),
-        ("task", pa.int64()),
-        ("codelet", pa.string()),
-        ("asker", pa.int32()),
-        ("worker", pa.int32()),
-        ("chosen", pa.bool_()),
-        ("now_s", pa.float64()),
-        ("length_s", pa.float64()),
-        ("energy_j", pa.float64()),
-        ("transfer_s", pa.float64()),
-        ("available_s", pa.float64()),
-        ("score", pa.float64()),
-    ]
-)
-"""A row per candidate of each decision. `asker`: the idle worker of a pull policy, -1 for placement. Where no candidate
-is chosen the asker was left idle, and `task` is the oldest one that it left."""
-
-WINDOWS = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("last_epoch", pa.int32()),
-        ("first_batch", pa.int32()),
-        ("last_batch", pa.int32()),
-        ("channel", pa.string()),
-        ("in_total", pa.bool_()),
-        ("seconds", pa.float64()),
-        ("gross_j", pa.float64()),
-        ("idle_j", pa.float64()),
-        ("net_j", pa.float64()),
-        ("bound_j", pa.float64()),
-        ("quality", pa.string()),
-        ("complete", pa.bool_()),
-        ("resolvable", pa.bool_()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("start_t_mono_ns", pa.int64()),
-        ("end_t_mono_ns", pa.int64()),
-    ]
-)
-"""A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`.
-
-The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
-
-BREAKDOWN = pa.schema(
-    [
-        ("window", pa.string()),
-        ("epoch", pa.int32()),
-        ("last_epoch", pa.int32()),
-        ("compute_j", pa.float64()),
-        ("polling_j", pa.float64()),
-        ("sleep_j", pa.float64()),
-        ("scheduling_j", pa.float64()),
-        ("transfers_j", pa.float64()),
-        ("base_j", pa.float64()),
-        ("remainder_j", pa.float64()),
-        ("total_j", pa.float64()),
-        ("quality", pa.string()),
-    ]
-)
-"""A row per window with tasks: its joules by what they went to (`energy.breakdown`); all but the total are modelled."""
-
-EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("epoch", pa.int32()),
-    ("block", pa.int32()),
-    ("images", pa.int64()),
-    ("seconds", pa.float64()),
-    ("loss", pa.float64()),
-    ("test_loss", pa.float64()),
-    ("accuracy", pa.float64()),
-    ("gross_j", pa.float64()),
-    ("net_j", pa.float64()),
-    ("bound_j", pa.float64()),
-    ("quality", pa.string()),
-    ("resolvable", pa.bool_()),
-    ("bound_ratio", pa.float64()),
-    ("bound_ratio_controllable", pa.float64()),
-]
-"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
-
-An epoch that shares its block with others has none of its own: `windows` has the block's."""
-
 
 Mark = tuple[Snapshot, float]
 """The counters as read, and StarPU's clock."""
@@ -143,6 +40,10 @@ class BatchRange:
     last: int
     begin: Mark
     end: Mark
+
+
+_STALE_S = 5.0
+"""Live watts that are older are not shown."""
 
 
 @dataclass
@@ -231,13 +132,21 @@ class Meter:
         self._write_breakdown(energy, activity, opened.start_s, end_s, last_epoch)
         self._write_decisions(opened.name, opened.epoch)
         self._tell(energy, last_epoch)
+        self._tell_trouble(energy)
         return energy
+
+    def _tell_trouble(self, energy: WindowEnergy) -> None:
+        """Say at once that a window has no joules, and why; training goes on."""
+        if self._session.trouble is not None and any(not part.complete for part in energy.channels.values()):
+            self._events.emit(
+                "notice", message=f"incomplete joules of {energy.name}: {self._session.trouble}"
+            )
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
         live = self._session.live()
         in_total = [name for name, channel in self._session.channels.items() if channel.in_total]
-        if not in_total or any(name not in live for name in in_total):
+        if not in_total or any(name not in live or live[name].age_s > _STALE_S for name in in_total):
             return None
         return sum(live[name].watts for name in in_total)
 
@@ -360,41 +269,24 @@ class Meter:
             )
 
 
-def epoch_schema(channels: tuple[str, ...]) -> pa.Schema:
-    """The columns of `epochs`, with those of each channel."""
-    own = [
-        (f"{channel}_{kind}_j", pa.float64()) for channel in channels for kind in ("gross", "net", "bound")
-    ]
-    return pa.schema(EPOCH_COLUMNS + own)
-
-
-def energy_columns(energy: WindowEnergy | None, channels: Sequence[str]) -> dict[str, Any]:
-    """What a window's joules add to its epoch's row; None for what is not known, or is not the epoch's own."""
-    if energy is None:
-        kinds = [f"{channel}_{kind}_j" for channel in channels for kind in ("gross", "net", "bound")]
-        return dict.fromkeys(["gross_j", "net_j", "bound_j", "quality", "resolvable", *kinds])
-    row: dict[str, Any] = {
-        "gross_j": energy.total_j,
-        "net_j": energy.total_net_j,
-        "bound_j": energy.total_bound_j,
-        "quality": energy.quality,
-        "resolvable": energy.resolvable,
-    }
-    for name, channel in energy.channels.items():
-        row[f"{name}_gross_j"] = channel.gross_j
-        row[f"{name}_net_j"] = channel.net_j
-        row[f"{name}_bound_j"] = channel.bound_j
-    return row
-
-
 def open_session(
-    run_dir: Path, sources: tuple[Any, ...], model: PowerModel, config: Mapping[str, Any], *, simulated: bool
+    run_dir: Path,
+    sources: tuple[Any, ...],
+    model: PowerModel,
+    config: Mapping[str, Any],
+    page: LivePage,
+    *,
+    simulated: bool,
 ) -> EnergySession:
-    """A session, not yet open, over these counters, with the power model for what none of them covers."""
+    """A session, not yet open, over these counters, with the power model for what none of them covers.
+
+    Live watts go to `page`.
+    """
     return EnergySession(
         sources,
         model,
         activity_quality="simulated" if simulated else "estimated",
         stream=PowerStream(power_stream_path(run_dir)),
         rate_hz=config["rate_hz"],
+        page=page,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from dahl import starpu
 from dahl.costs import MeasuredCosts
 from dahl.starpu.kernel import cache_root, sources_digest
 from dahl.training import Trainer
-from experiments import records
+from experiments import measured, records
 from experiments.events import EventWriter
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ class CalibrationError(RuntimeError):
 
 
 def ensure_costs(run_dir: Path, workload: Workload, events: EventWriter) -> MeasuredCosts:
-    """Return the measured costs of the workload's tasks; what is not in the cache is measured now, in seconds."""
+    """Return the measured costs of the workload's tasks; lengths that the cache lacks are measured now, in seconds.
+
+    Joules take the watts of each kind of task from `experiments.calibrate`'s file where counters gave them, else the
+    power model's.
+    """
     path = cache_root() / "calibration" / f"{signature(workload)}.json"
     if not path.exists():
         events.emit(
@@ -48,7 +53,18 @@ def ensure_costs(run_dir: Path, workload: Workload, events: EventWriter) -> Meas
         command = [sys.executable, "-m", "experiments.calibration", str(run_dir), str(path)]
         if subprocess.run(command, check=False).returncode or not path.exists():
             raise CalibrationError("the tasks' lengths could not be measured")
-    return MeasuredCosts(records.read_json(path)["seconds"])
+    return MeasuredCosts(records.read_json(path)["seconds"], _watts(workload))
+
+
+def _watts(workload: Workload) -> dict[str, dict[str, float]]:
+    """What `experiments.calibrate` measured the tasks of this machine to draw; none where it has not yet."""
+    workers = workload.config["workers"] or len(os.sched_getaffinity(0))
+    return measured.measured_watts(measured.default_path(), workers, kernels_digest())
+
+
+def kernels_digest() -> str:
+    """Return a digest of the compiled kernels: their sources, Numba's version and the CPU."""
+    return sources_digest(Path(dahl.ops.__file__).parent)
 
 
 def signature(workload: Workload) -> str:
@@ -65,7 +81,7 @@ def signature(workload: Workload) -> str:
             len(dataset.test.labels),
             len(dataset.classes),
         ],
-        "kernels": sources_digest(Path(dahl.ops.__file__).parent),  # with Numba's version and the CPU
+        "kernels": kernels_digest(),
         "starpu": starpu.version(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:24]

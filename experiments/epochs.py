@@ -16,10 +16,11 @@ import numpy as np
 from dahl import starpu
 from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
 from energy import WindowEnergy
-from experiments.accounting import BatchRange, Mark, Meter, OpenWindow, energy_columns
+from experiments.accounting import BatchRange, Mark, Meter, OpenWindow
 from experiments.bounds import EpochWork
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
+from experiments.schemas import energy_columns
 from experiments.tables import TableStream
 from experiments.workload import Workload
 
@@ -102,9 +103,6 @@ class Epochs:
         begin: list[tuple[int, Mark]] = [(0, self._meter.mark())] if self._range_batches else []
 
         def on_batch(progress: BatchProgress) -> None:
-            live_w = self._meter.live_w()
-            if live_w is not None:
-                self._runtime.publish_watts(live_w)
             if begin:
                 done = -(-progress.images // batch_size)
                 ended = progress.images == progress.images_total
@@ -118,7 +116,7 @@ class Epochs:
                     images=progress.images,
                     seconds=progress.seconds,
                     loss=None if self._workload.simulated else progress.loss,
-                    watts=live_w,
+                    watts=self._meter.live_w(),
                 )
 
         return on_batch

@@ -1,7 +1,7 @@
 """What a trial tells its supervisor while it runs: one JSON object per line over a pipe.
 
 Events: loading, started, notice, calibrating, epoch_start, batch, epoch_end, evaluated, window, failed,
-finished.
+finished; of a calibration: kinds, measured, checked.
 Each carries `event` and `t_mono_ns`; the fields of each are those that `experiments.progress` shows.
 """
 

@@ -12,8 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.validation import CONFIGS, GROUPS, KEYS, options
 
 
-def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """One line for an error that Hydra raised while it composed `overrides` or made the folder of a sweep."""
+def explain(error: Exception, overrides: Sequence[str], keys: Sequence[str] = (*KEYS, "experiment")) -> str:
+    """One line for an error that Hydra raised while it composed `overrides` or made the folder of a sweep.
+
+    `keys` are those of the command's configuration.
+    """
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
@@ -26,7 +29,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         argument = _quoted(text)
         return f"{argument}: several values need -m (one trial for each)"
     if text.startswith(("Could not override", "Could not append", "Could not delete")):
-        return _unknown_key(_quoted(text), overrides)
+        return _unknown_key(_quoted(text), overrides, keys)
     first = next(iter(text.splitlines()), type(error).__name__)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return first
@@ -41,14 +44,14 @@ def _missing_option(error: MissingConfigException) -> str:
     return f"unknown {group} '{name}'; there are: {there_are}"
 
 
-def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+def _unknown_key(key: str, overrides: Sequence[str], keys: Sequence[str]) -> str:
     head, _, rest = key.partition(".")
-    if head in GROUPS and rest:
+    if head in GROUPS and head in keys and rest:
         chosen = _chosen(head, overrides)
         if (head, chosen) == ("scheduler", "own"):
             return f"unknown key '{key}'; a field of your own policy is added with a plus: +{key}=..."
         return f"unknown key '{key}'; {head}={chosen} has: {', '.join(_parameters(head, chosen)) or 'none'}"
-    return f"unknown key '{key}'; there are: {', '.join([*KEYS, 'experiment'])}"
+    return f"unknown key '{key}'; there are: {', '.join(keys)}"
 
 
 def _chosen(group: str, overrides: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, fields
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from dahl.starpu.policy import NEEDS
 from schedulers import PlacementPolicy, PullPolicy, StarPUScheduler
 
 HOW_IT_RUNS = ("compiled", "explain")
@@ -99,13 +100,18 @@ def _check_methods(owner: type[Any]) -> None:
         "task_started": ["self", "task", "worker", "system", "memory"],
         "task_ended": ["self", "task", "worker", "length_s", "system", "memory"],
         "plan": ["self", "kinds", "workers", "system", "memory"],
+        "check_machine": ["self", "workers", "system"],
     }
     unknown = set(owner.HOOKS) - {"task_started", "task_ended"}
     if unknown:
         raise PolicyFileError(
             f"{name}.HOOKS takes task_started and task_ended, got {', '.join(sorted(unknown))}"
         )
-    for method in (decides, *owner.HOOKS, *(["plan"] if owner.PLANS else [])):
+    unheard = set(owner.NEEDS) - set(NEEDS)
+    if unheard:
+        raise PolicyFileError(f"{name}.NEEDS takes {', '.join(NEEDS)}, got {', '.join(sorted(unheard))}")
+    optional = [method for method, has in (("plan", owner.PLANS), ("check_machine", owner.CHECKS)) if has]
+    for method in (decides, *owner.HOOKS, *optional):
         wanted = f"{method}({', '.join(arguments[method])})"
         own = getattr(owner, method, None)
         if own is None or getattr(own, "__isabstractmethod__", False):

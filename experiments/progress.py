@@ -15,10 +15,10 @@ from experiments.events import Event
 from experiments.supervisor import Outcome
 
 QUALITY_WORDS = {
-    "measured": "measured: read from hardware counters",
+    "measured": "measured: read from hardware counters or sensors",
     "estimated": "estimated: real activity of the workers x assumed watts",
     "simulated": "simulated: simulated activity of the workers x assumed watts",
-    "modelled": "modelled: fitted to measurements, then computed",
+    "modelled": "modelled: computed from other measurements, by a fit or by replaying a run",
 }
 NOTHING = "–"  # noqa: RUF001 (a dash for what was not recorded, never a 0)
 

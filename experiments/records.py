@@ -5,7 +5,7 @@
 * `config.yaml`: the resolved configuration, with the name chosen in each group under `choices`;
 * `environment.json`: commit, versions, machine, energy sources and why others are absent;
 * `summary.json`: `status` is `running` until the trial has ended (see `experiments.summary`);
-* `epochs`, `windows`, `power`, `tasks`: tables (see `experiments.tables`);
+* `epochs`, `windows`, `breakdown`, `power`, `tasks`: tables (see `experiments.tables`);
 * `trial.log`: stdout and stderr of the trial.
 
 Files are written whole: into a temporary file, flushed to the disk, renamed.

@@ -129,6 +129,7 @@ def finalise(run_dir: Path, config: dict[str, Any], display: TrialDisplay, outco
         simulated=display.started.get("simulated"),
         weights_sha256=result.get("weights_sha256"),
         idle_drifted=result.get("idle_drifted"),
+        energy_trouble=result.get("energy_trouble"),
     )
     records.write_json(run_dir / records.SUMMARY_NAME, summary)
     return torn

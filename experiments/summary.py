@@ -20,6 +20,7 @@ def summarise(
     simulated: bool | None = None,
     weights_sha256: str | None = None,
     idle_drifted: bool | None = None,
+    energy_trouble: str | None = None,
 ) -> dict[str, Any]:
     """The summary of a trial from its configuration, the rows of its `epochs` table and its blocks of epochs.
 
@@ -29,6 +30,7 @@ def summarise(
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
     is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
     The ratios to the bound are there for simulated runs (see `experiments.bounds`).
+    `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     blocks = blocks or epochs
     in_blocks = sum(row["last_epoch"] - row["epoch"] + 1 if "last_epoch" in row else 1 for row in blocks)
@@ -56,6 +58,7 @@ def summarise(
         "images_per_second": images / seconds if images and seconds else None,
         "joules_per_epoch": _mean(_sum(counted, "gross_j"), epochs),
         "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
+        "energy_trouble": energy_trouble,
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
         "idle_drifted": idle_drifted,
         "bound_ratio": _mean(_sum(epochs, "bound_ratio"), epochs),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from dahl import ops, starpu
 from dahl.context import Context
+from dahl.costs import MeasuredCosts
 from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
-from energy import EnergySession, IdleBaseline
+from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
-from experiments.accounting import Meter, epoch_schema, open_session
+from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
+from experiments.schemas import epoch_schema
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
 
@@ -29,23 +32,26 @@ def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, A
     Raises what training raises (KernelError, LossIsNotANumberError, SourceUnavailableError...), and
     KeyboardInterrupt where the user stopped it.
     """
-    runtime = workload.runtime(run_dir)
-    with cancel_on_interrupt(runtime.cancel):
+    page = LivePage()
+    runtime = workload.runtime(run_dir, page.array)
+    with closing(page), cancel_on_interrupt(runtime.cancel):
         try:
-            return runtime.run(_inside, run_dir, workload, events)
+            return runtime.run(_inside, run_dir, workload, events, page)
         except starpu.CancelledError as error:
             raise KeyboardInterrupt from error
 
 
 def _inside(
-    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter
+    runtime: starpu.Runtime, run_dir: Path, workload: Workload, events: EventWriter, page: LivePage
 ) -> dict[str, Any]:
     config = workload.config
+    page.tie_clock(runtime.now_s() - time.monotonic())
     session = open_session(
         run_dir,
         workload.sources.sources,
         workload.power_model(runtime.workers),
         config["energy"],
+        page,
         simulated=workload.simulated,
     )
     with ExitStack() as stack:
@@ -82,6 +88,7 @@ def _inside(
             "simulated": workload.simulated,
             "weights_sha256": weights,
             "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
+            "energy_trouble": session.trouble,
         }
 
 
@@ -149,7 +156,9 @@ def _tell_what_runs(
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": absent,
+        "task_watts": _task_watts(workload),
     }
     records.write_json(path, environment)
     events.emit(
@@ -161,10 +170,18 @@ def _tell_what_runs(
         energy=_energy_words(workload, session),
     )
     if absent and not workload.sources.sources:
-        why = "; ".join(f"{name}: {reason['why']}" for name, reason in absent.items())
+        tried = ", ".join(absent)
         events.emit(
-            "notice", message=f"no counter can be read ({why}); `python -m experiments.doctor` says more"
+            "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
+
+
+def _task_watts(workload: Workload) -> str | None:
+    """Where the joules that policies see of each kind of task come from; None where they see none."""
+    if workload.costs is None:
+        return None
+    measured = isinstance(workload.costs, MeasuredCosts) and any(workload.costs.net_w.values())
+    return "experiments.calibrate" if measured else "power model"
 
 
 def _energy_words(workload: Workload, session: EnergySession) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import faulthandler
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trial of a run's folder; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.trial", description=__doc__)
+    return report("python -m experiments.trial", __doc__, _run, arguments)
+
+
+def report(
+    program: str,
+    description: str | None,
+    work: Callable[[Path, EventWriter], dict[str, Any]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Do a supervised process's work on a run's folder and tell by events how it ended; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("run_dir", type=Path, help="the run's folder, with its config.yaml")
     parser.add_argument("--events", type=int, metavar="FD", help="where to write events")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process has ended")
@@ -33,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()  # a segfault leaves the Python stack in trial.log
     events = EventWriter(asked.events)
     try:
-        result = _run(asked.run_dir, events)
+        result = work(asked.run_dir, events)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

@@ -110,6 +110,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, value in config[group].items()
         if value == "???"
     ]
+    energy = config.get("energy")
+    rate_hz = energy.get("rate_hz", 1) if isinstance(energy, Mapping) else 1
+    if rate_hz != "???" and not _is_rate(rate_hz):
+        wrong.append(
+            f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+        )
     return wrong
 
 
@@ -125,6 +131,11 @@ def _wrong_estimates(estimates: Any) -> list[str]:
         for key, (holds, expected) in _ESTIMATES.items()
         if key in estimates and not holds(estimates[key])
     ]
+
+
+def _is_rate(value: Any) -> bool:
+    rates = value.values() if isinstance(value, Mapping) and value else [value]
+    return all(_is_number(rate) and 0 < rate < float("inf") for rate in rates)
 
 
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 
 from dahl import starpu
 from dahl.costs import CostModel, Estimates
-from energy import PowerModel, Selection, power_model_for, select_sources
+from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
+from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
 from experiments.graphs import GraphDescription, GraphError, GraphWorkload
 from experiments.platform import OPERATION_KINDS, SimulatedNode
@@ -44,8 +45,11 @@ class Workload:
         """Whether time and joules are a simulation's."""
         return self.platform is not None
 
-    def runtime(self, run_dir: Path) -> starpu.Runtime:
-        """A StarPU that has not started yet, with its files in the run's own folder."""
+    def runtime(self, run_dir: Path, live_watts: np.ndarray | None = None) -> starpu.Runtime:
+        """A StarPU that has not started yet, with its files in the run's own folder.
+
+        `live_watts` is the memory in which a policy finds the watts of the machine.
+        """
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
             scheduler=self._installable(),
@@ -56,6 +60,7 @@ class Workload:
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
             energy_weight=self._energy_weight(),
+            live_watts=live_watts,
         )
 
     def _energy_weight(self) -> starpu.EnergyWeight | None:
@@ -91,9 +96,11 @@ class Workload:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the scheduler places by expected times that have to be measured first."""
+        """Whether the scheduler needs expected times or joules, which have to be measured first."""
         own = self.scheduler
-        return not self.simulated and (own.needs_costs if isinstance(own, StarPUScheduler) else True)
+        if isinstance(own, StarPUScheduler):
+            return not self.simulated and own.needs_costs
+        return not self.simulated and not {"length_s", "energy_j"}.isdisjoint(own.NEEDS)
 
 
 def machine_watts(model: PowerModel) -> starpu.MachineWatts:
@@ -121,7 +128,11 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     """
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
-    sources = Selection((), ()) if platform is not None else select_sources(config["energy"]["sources"])
+    _check_rate_names(config["energy"].get("rate_hz", {}))
+    sources = Selection((), ())
+    if platform is None:
+        energy = config["energy"]
+        sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     costs = platform.costs if platform else None
     check_bias(config["estimates"]["bias"], platform)
     estimates = Estimates(**config["estimates"])
@@ -159,6 +170,16 @@ def check_bias(bias: Mapping[str, float], platform: SimulatedNode | None) -> Non
     unknown = [name for name in bias if name not in classes]
     if unknown:
         raise ValueError(f"estimates.bias names {unknown[0]}; there are: {', '.join(classes)}")
+
+
+def _check_rate_names(rate_hz: RateHz) -> None:
+    """Raise ValueError where a rate is for no source that there is."""
+    known = (*SOURCES, DEFAULT_RATE)
+    for name in rate_hz if isinstance(rate_hz, Mapping) else ():
+        if name not in known:
+            raise ValueError(
+                f"energy.rate_hz.{name}: there is no such energy source; there are {', '.join(known)}"
+            )
 
 
 def load_platform(config: Mapping[str, Any]) -> SimulatedNode | None:

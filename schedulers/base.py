@@ -14,6 +14,11 @@ MEMORY_FLOATS = 65536
 class PlacementPolicy(ABC):
     """Asked when a task becomes ready; answers the worker that is to run it."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j")
+    """What has to be known before the first task: ``length_s`` and ``energy_j`` of each task on each worker that can
+    run it, ``idle_w`` of the machine and its workers, ``busy_w`` of the workers. The rest may be NaN."""
+    CHECKS: ClassVar[bool] = False
+    """Whether the policy has ``check_machine``, which refuses a machine on which it cannot work."""
     HOOKS: ClassVar[tuple[str, ...]] = ()
     """Which of ``task_started`` and ``task_ended`` the policy has."""
     PLANS: ClassVar[bool] = False
@@ -32,6 +37,11 @@ class PlacementPolicy(ABC):
 class PullPolicy(ABC):
     """Asked by an idle worker; answers which kind of ready task it takes, or -1 to stay idle."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j")
+    """What has to be known before the first task: ``length_s`` and ``energy_j`` of each task on each worker that can
+    run it, ``idle_w`` of the machine and its workers, ``busy_w`` of the workers. The rest may be NaN."""
+    CHECKS: ClassVar[bool] = False
+    """Whether the policy has ``check_machine``, which refuses a machine on which it cannot work."""
     HOOKS: ClassVar[tuple[str, ...]] = ()
     """Which of ``task_started`` and ``task_ended`` the policy has."""
     PLANS: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from typing import Any, final
 import numpy as np
 
 from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import plan_policy
+from schedulers.planning import check_machine, plan_policy
 
 ENTRY = '''"""Generated: the C entry of policy {name}."""
 from collections import namedtuple
@@ -97,7 +97,6 @@ class CompiledPolicy:
     """A policy ready to be installed in a runtime (the protocol ``dahl.starpu.Policy``)."""
 
     policy: PlacementPolicy | PullPolicy
-    needs_costs: bool = True
     answer_limit_s: float = 30.0
     """A policy that takes longer over one answer ends the process: it would hang the run."""
 
@@ -111,6 +110,11 @@ class CompiledPolicy:
         """Which family the policy belongs to."""
         return "placement" if isinstance(self.policy, PlacementPolicy) else "pull"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What has to be known before the first task: the policy's ``NEEDS``."""
+        return self.policy.NEEDS
+
     def memory_size(self) -> int:
         """Return the float64 of its own that the policy has."""
         return MEMORY_FLOATS
@@ -118,6 +122,10 @@ class CompiledPolicy:
     def hooks(self) -> dict[str, int]:
         """Return the addresses of the compiled hooks."""
         return {name.removeprefix("task_"): int(self._compiled[name].address) for name in self.policy.HOOKS}
+
+    def check_machine(self, workers: Sequence[Any], base_w: float) -> None:
+        """Let the policy refuse a machine on which it cannot work."""
+        check_machine(self.policy, workers, base_w)
 
     def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
         """Let the policy plan, in plain Python."""

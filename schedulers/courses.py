@@ -6,6 +6,7 @@ A course asks a policy through its C functions, as StarPU's threads do. The same
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, final
@@ -96,10 +97,19 @@ class Course:
     """A random machine and what happens on it.
 
     ``ties`` False gives every worker rates, watts and queues that no other one has. ``unknown`` sets transfers,
-    b-levels and live watts to NaN here and there, as StarPU does where it does not know them.
+    b-levels and live watts to NaN here and there, as StarPU does where it does not know them. Of the figures that a
+    policy may need (``NEEDS``) those that are not in ``known`` are NaN throughout.
     """
 
-    def __init__(self, seed: int, *, ties: bool = True, unknown: bool = True, steps: int = 40) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        ties: bool = True,
+        unknown: bool = True,
+        known: Collection[str] = ("length_s", "energy_j", "idle_w", "busy_w"),
+        steps: int = 40,
+    ) -> None:
         self._seed, self._ties, self._unknown, self._steps = seed, ties, unknown, steps
         draw = np.random.default_rng(seed)
         workers, kinds = int(draw.integers(1, WORKERS + 1)), int(draw.integers(1, KINDS + 1))
@@ -122,6 +132,14 @@ class Course:
         able[np.arange(kinds), draw.choice(classes, kinds)] = True
         self.can_run = able[:, classes]
         self.live_w = bool(draw.random() < 0.5)
+        self.told_length_s, self.told_energy_j = (
+            np.where(self.can_run & (name in known), figure, np.nan)
+            for name, figure in (("length_s", self.length_s), ("energy_j", self.energy_j))
+        )
+        if "idle_w" not in known:
+            self.idle_w, self.base_w = np.full(workers, np.nan), np.nan
+        if "busy_w" not in known:
+            self.busy_w = np.full(workers, np.nan)
 
     @property
     def kinds(self) -> int:
@@ -183,8 +201,8 @@ class _Play:
                 footprint=kind,
                 count=100,
                 can_run=course.can_run[kind, self.order].tolist(),
-                length_s=np.where(course.can_run, course.length_s, np.nan)[kind, self.order].tolist(),
-                energy_j=np.where(course.can_run, course.energy_j, np.nan)[kind, self.order].tolist(),
+                length_s=course.told_length_s[kind, self.order].tolist(),
+                energy_j=course.told_energy_j[kind, self.order].tolist(),
             )
             for kind in range(course.kinds)
         ]
@@ -303,8 +321,8 @@ class _Play:
         if course._unknown and draw.random() < 0.2:
             transfers_s[draw.random(transfers_s.size) < 0.5] = np.nan
         workers = np.zeros(course.workers, WORKER)
-        workers["length_s"] = np.where(can_run, course.length_s[kind], np.nan)
-        workers["energy_j"] = np.where(can_run, course.energy_j[kind], np.nan)
+        workers["length_s"] = course.told_length_s[kind]
+        workers["energy_j"] = course.told_energy_j[kind]
         workers["transfer_s"] = transfers_s[course.node]
         workers["available_s"], workers["queued"] = state
         workers["idle_w"], workers["busy_w"] = course.idle_w, course.busy_w

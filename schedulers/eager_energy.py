@@ -1,34 +1,42 @@
-"""Leave a task to the worker class that does it for the fewest joules, unless waiting for that one costs more."""
+"""Leave a task to the worker that does it for the fewest joules, what flows until its end included."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
+
+import numba
 
 from schedulers.base import PullPolicy
+from schedulers.estimates import finish_s
+from schedulers.parameters import check_number
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EagerEnergy(PullPolicy):
-    """Take the oldest ready task whose joules here are no more than leaving it to a cheaper worker would cost.
+    """Take the oldest ready task that no other worker would do for fewer joules, waiting for that one included.
 
-    Leaving a task costs the joules of the worker that does it cheapest (of equals, the one that is free first), and
-    until that one is free the machine's idle watts, because everything may have to wait for the task:
+    A worker does a task for its joules there, and the machine's idle watts until the end of it, since everything may
+    have to wait for the task:
 
-        e_here <= e_cheapest + available_s(cheapest) * (base_w + idle_w)
+        energy_j + wait_weight * (base_w + idle_w) * (available_s + transfer_s + length_s)
 
-    Joules are net of idle. On equal workers the condition always holds, which makes the policy ``eager``. The cheapest
-    worker itself never declines, so no task starves. Source: this project, after the single queue of StarPU's eager
-    (src/sched_policies/eager_central_policy.c).
+    So leaving a task to a cheaper worker costs what flows until that one is free and for as long as it then takes.
+    Joules are net of idle. On equal workers one that is free never declines, which makes the policy ``eager``. The
+    worker of the fewest joules takes the task when it is next free, so none starves. The decision log's score is the
+    joules compared.
+    Source: this project, after the single queue of StarPU's eager (src/sched_policies/eager_central_policy.c).
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
+
     wait_weight: float = 1.0
-    """Multiplies the joules of waiting, >= 0. At 0 only the cheapest workers run; large values approach eager."""
+    """Multiplies the joules of waiting, 0 to 1e6. At 0 only the cheapest workers run; large values take the earliest
+    end."""
 
     def __post_init__(self) -> None:
-        if not self.wait_weight >= 0:
-            raise ValueError(f"wait_weight must be 0 or more, got {self.wait_weight}")
+        check_number("wait_weight", self.wait_weight, at_least=0, at_most=1e6)
 
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
         """Return the oldest row that this worker should take, or -1."""
@@ -37,15 +45,18 @@ class EagerEnergy(PullPolicy):
         for row in range(len(ready)):
             if chosen >= 0 and ready[row].sequence > ready[chosen].sequence:
                 continue
-            cheapest = worker
+            here_j = _until_its_end_j(workers[row, worker], waiting_w)
+            least_j = here_j
             for other in range(workers.shape[1]):
-                if not workers[row, other].can_run:
-                    continue
-                saved_j = workers[row, cheapest].energy_j - workers[row, other].energy_j
-                sooner = workers[row, other].available_s < workers[row, cheapest].available_s
-                if saved_j > 0 or (saved_j == 0 and sooner):
-                    cheapest = other
-            leave_j = workers[row, cheapest].energy_j + workers[row, cheapest].available_s * waiting_w
-            if workers[row, worker].energy_j <= leave_j:
+                if workers[row, other].can_run:
+                    workers[row, other].score = _until_its_end_j(workers[row, other], waiting_w)
+                    least_j = min(least_j, workers[row, other].score)
+            if here_j <= least_j:
                 chosen = row
         return chosen
+
+
+@numba.njit
+def _until_its_end_j(one: Any, waiting_w: float) -> float:
+    """Joules of the task on a worker, and what flows meanwhile from now until its end there."""
+    return one.energy_j + waiting_w * finish_s(one)

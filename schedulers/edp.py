@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from schedulers.base import PlacementPolicy
-from schedulers.estimates import known_or_zero
+from schedulers.estimates import finish_s
 from schedulers.parameters import check_number
 
 
@@ -29,6 +29,8 @@ class Edp(PlacementPolicy):
     Minimising it for each task by itself is this project's choice.
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
+
     energy_exponent: float = 1.0
     """Weight of the energy, >= 0; not 0 together with the other."""
     delay_exponent: float = 1.0
@@ -49,7 +51,7 @@ class Edp(PlacementPolicy):
         for w in range(len(workers)):
             if not workers[w].can_run:
                 continue
-            delay_s = workers[w].available_s + known_or_zero(workers[w].transfer_s) + workers[w].length_s
+            delay_s = finish_s(workers[w])
             prolonged_j = (system.base_w + system.idle_w) * max(0.0, delay_s - horizon_s)
             cost_j = max(0.0, workers[w].energy_j + prolonged_j)
             product = cost_j**self.energy_exponent * delay_s**self.delay_exponent

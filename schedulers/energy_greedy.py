@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from schedulers.base import PlacementPolicy
-from schedulers.estimates import known_or_zero
+from schedulers.estimates import finish_s, known_or_zero
 from schedulers.parameters import check_number
 
 
@@ -40,16 +40,15 @@ class EnergyGreedy(PlacementPolicy):
         earliest_s = math.inf
         for w in range(len(workers)):
             if workers[w].can_run:
-                finish_s = workers[w].available_s + known_or_zero(workers[w].transfer_s) + workers[w].length_s
-                earliest_s = min(earliest_s, finish_s)
+                earliest_s = min(earliest_s, finish_s(workers[w]))
         latest_s = self.max_slowdown * earliest_s
-        chosen, chosen_j, chosen_finish_s = -1, math.inf, math.inf
+        chosen, chosen_j, chosen_end_s = -1, math.inf, math.inf
         for w in range(len(workers)):
-            finish_s = workers[w].available_s + known_or_zero(workers[w].transfer_s) + workers[w].length_s
-            if not workers[w].can_run or not finish_s <= latest_s:
+            end_s = finish_s(workers[w])
+            if not workers[w].can_run or not end_s <= latest_s:
                 continue
             cost_j = workers[w].energy_j + self.transfer_w * known_or_zero(workers[w].transfer_s)
             workers[w].score = cost_j
-            if cost_j < chosen_j or (cost_j == chosen_j and finish_s < chosen_finish_s):
-                chosen, chosen_j, chosen_finish_s = w, cost_j, finish_s
+            if cost_j < chosen_j or (cost_j == chosen_j and end_s < chosen_end_s):
+                chosen, chosen_j, chosen_end_s = w, cost_j, end_s
         return chosen

@@ -36,6 +36,7 @@ class Erase(PullPolicy):
     Source: Chen et al., ERASE, ACM TACO 19(2):27, 2022; power is the power model's instead of a sensor's for each core.
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("idle_w", "busy_w")
     HOOKS: ClassVar[tuple[str, ...]] = ("task_ended",)
 
     explore: int = 3
@@ -54,8 +55,6 @@ class Erase(PullPolicy):
             raise ValueError("more than 512 workers or 16 worker classes: this policy keeps a table of them")
         memory[worker] = mine
         share_w = (system.base_w + system.idle_w) / _busy_with(worker, workers[0])
-        if np.isnan(share_w):
-            raise ValueError("the machine's idle watts are unknown: give them with the power model")
         learning, chosen = -1, -1
         for row in range(len(ready)):
             kind = add_kind(memory, TABLE, WIDTH, ready[row].codelet, ready[row].footprint)

@@ -26,6 +26,10 @@ Policy = PlacementPolicy | PullPolicy
 NUMBERS: dict[str, Any] = {"float": float, "int": int, "bool": {"true": True, "false": False}.__getitem__}
 
 
+LEVELS: tuple[Needs, ...] = ("nothing", "lengths", "costs")
+"""What ``--needs`` takes, the least first."""
+
+
 class ExportError(ValueError):
     """A policy cannot be exported as asked; the message says what to write instead."""
 
@@ -115,10 +119,19 @@ def object_files(functions: Mapping[str, Any]) -> list[bytes]:
     return made
 
 
+def least_needs(owner: type[Policy]) -> Needs:
+    """Return what has to be known before such a policy may be asked: a policy of watts alone is asked like others."""
+    if not {"energy_j", "idle_w", "busy_w"}.isdisjoint(owner.NEEDS):
+        return "costs"
+    return "lengths" if owner.NEEDS else "nothing"
+
+
 def export_policy(
-    policy: Policy, target: Path, prefix: Path, *, needs: Needs = "costs", skip_plan: bool = False
+    policy: Policy, target: Path, prefix: Path, *, needs: Needs | None = None, skip_plan: bool = False
 ) -> ExportedPolicy:
     """Make the library ``target`` of a policy, for the StarPU in ``prefix``, and return what it says of itself.
+
+    ``needs`` None takes what the policy's NEEDS ask for; less is refused.
 
     Raises ExportError, PolicyCompileError or dahl.starpu's BuildError, each with the way out.
     """
@@ -128,6 +141,9 @@ def export_policy(
             f"{owner.__name__} plans in Python before each epoch, which no library can do; "
             "--skip-plan exports it with an empty memory, if it can decide without a plan"
         )
+    least = least_needs(owner)
+    if needs is not None and LEVELS.index(needs) < LEVELS.index(least):
+        raise ExportError(f"{owner.__name__} needs {', '.join(owner.NEEDS)}: --needs {least}, got {needs}")
     compiled = CompiledPolicy(policy)
     functions = {f"dahl_policy_{name}": function for name, function in compiled.compile_afresh().items()}
     given = ", ".join(f"{field.name}={getattr(policy, field.name)!r}" for field in fields(policy))
@@ -138,7 +154,7 @@ def export_policy(
         symbols={symbol.removeprefix("dahl_policy_").removeprefix("task_"): symbol for symbol in functions},
         memory_floats=compiled.memory_size(),
         answer_limit_s=compiled.answer_limit_s,
-        needs=needs,
+        needs=needs or least,
     )
     link_policy(exported, object_files(functions), prefix, target)
     return exported
@@ -160,9 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--needs",
-        choices=("costs", "lengths", "nothing"),
-        default="costs",
-        help="what has to be known of a task before the policy is asked (default: costs, seconds and joules)",
+        choices=LEVELS,
+        help="what has to be known of a task before the policy is asked (default: what the policy's NEEDS ask for)",
     )
     parser.add_argument(
         "--skip-plan", action="store_true", help="export a policy that plans, without its plan"

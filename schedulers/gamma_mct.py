@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from schedulers.base import PlacementPolicy
 from schedulers.estimates import known_or_zero
@@ -28,8 +28,9 @@ class GammaMct(PlacementPolicy):
       (STARPU_SCHED_GAMMA=1000 is 0.001 here).
     - StarPU counts unknown joules as 0, and spreads tasks of unknown length; here the run stops before it starts.
     - StarPU compares a codelet's implementations too; here there is one for each worker.
-    - The time until a worker is free counts its queued tasks' transfers in full; StarPU counts what does not overlap.
     """
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
 
     alpha: float = 1.0
     """Weight of the finish, >= 0."""

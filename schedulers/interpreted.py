@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import plan_policy
+from schedulers.planning import check_machine, plan_policy
 from schedulers.views import READY, SYSTEM, TASK, WORKER
 
 _P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -37,7 +37,6 @@ class InterpretedPolicy:
     """A policy to install in a runtime as it is (the protocol ``dahl.starpu.Policy``); what it raises is kept."""
 
     policy: PlacementPolicy | PullPolicy
-    needs_costs: bool = True
     answer_limit_s: float = 0.0
     """No limit: a debugger takes its time."""
     _kept: list[Any] = field(default_factory=list)
@@ -53,9 +52,18 @@ class InterpretedPolicy:
         """Which family the policy belongs to."""
         return "placement" if isinstance(self.policy, PlacementPolicy) else "pull"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What has to be known before the first task: the policy's ``NEEDS``."""
+        return self.policy.NEEDS
+
     def memory_size(self) -> int:
         """Return the float64 of its own that the policy has."""
         return MEMORY_FLOATS
+
+    def check_machine(self, workers: Sequence[Any], base_w: float) -> None:
+        """Let the policy refuse a machine on which it cannot work."""
+        check_machine(self.policy, workers, base_w)
 
     def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
         """Let the policy plan."""

@@ -11,6 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from schedulers.base import PlacementPolicy, PullPolicy
+
 KINDS = 512
 """Most kinds that a table takes."""
 
@@ -59,29 +61,31 @@ def _row_of(memory: Any, table: int, width: int, codelet: int, footprint: int) -
 
 
 def costs_by_class(
-    policy: str, kinds: Any, workers: Any
+    policy: PlacementPolicy | PullPolicy, kinds: Any, workers: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return what a plan is made from: lengths in s and energies in J (K, R), workers (R) and one of them (R) by class.
 
-    NaN stands where a class cannot run a kind. Raises ValueError where a cost is unknown, or a class is too many.
+    NaN stands where a class cannot run a kind. Raises ValueError where a cost that the policy needs is unknown, or a
+    class is too many.
     """
-    classes = workers[0]["worker_class"]
+    name, classes = type(policy).__name__, workers[0]["worker_class"]
     if classes.size > MAX_WORKERS or classes.max() >= MAX_CLASSES:
         raise ValueError(
-            f"{policy} takes up to {MAX_WORKERS} workers in {MAX_CLASSES} classes, "
+            f"policy {name} takes up to {MAX_WORKERS} workers in {MAX_CLASSES} classes, "
             f"got {classes.size} in {classes.max() + 1}"
         )
     units = np.bincount(classes)
     first = np.array([np.argmax(classes == c) for c in range(units.size)])
     runs = workers["can_run"][:, first] != 0
     costs = []
-    for name in ("length_s", "energy_j"):
-        known = workers[name][:, first]
+    for cost in ("length_s", "energy_j"):
+        known = workers[cost][:, first]
         unknown = (runs & np.isnan(known)).any(axis=1)
-        if unknown.any():
+        if unknown.any() and cost in policy.NEEDS:
             kind = kinds[int(unknown.argmax())]
             raise ValueError(
-                f"{policy} needs {name} of codelet {kind['codelet']} on every worker: measure it first"
+                f"policy {name} needs {cost} of codelet {kind['codelet']}, which is unknown: "
+                "`python -m experiments.calibrate` measures it"
             )
         costs.append(np.where(runs, known, np.nan))
     return costs[0], costs[1], units, first

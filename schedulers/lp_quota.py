@@ -10,6 +10,7 @@ import numpy as np
 
 from schedulers.base import PlacementPolicy
 from schedulers.bounds import area_bound, least_makespan_s
+from schedulers.estimates import finish_s
 from schedulers.kinds import MAX_CLASSES, MAX_WORKERS, add_kind, costs_by_class, find_kind
 from schedulers.parameters import check_number
 
@@ -40,6 +41,7 @@ class LpQuota(PlacementPolicy):
     Source: Tarplee et al., Energy-aware profit maximizing scheduling, SCI 580 (LP); Beaumont et al. 2016 (area bound).
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "energy_j", "idle_w")
     HOOKS: ClassVar[tuple[str, ...]] = ("task_ended",)
     PLANS: ClassVar[bool] = True
 
@@ -53,10 +55,8 @@ class LpQuota(PlacementPolicy):
         """Solve the linear program for these counts and put the quotas into the table."""
         if len(kinds) == 0:
             return
-        counts, lengths, energies, units, rows = _instance(kinds, workers, memory)
+        counts, lengths, energies, units, rows = _instance(self, kinds, workers, memory)
         static_w = float(system.base_w + system.idle_w)
-        if math.isnan(static_w):
-            raise ValueError("lp_quota needs the machine's idle watts: give them with the power model")
         deadline_s = self.max_slowdown * least_makespan_s(counts, lengths, units)
         bound = area_bound(counts, lengths, energies, units, static_w=static_w, deadline_s=deadline_s)
         for row, tasks, count in zip(rows, bound.tasks, counts, strict=True):
@@ -77,7 +77,7 @@ class LpQuota(PlacementPolicy):
             if row >= 0:
                 c = workers[w].worker_class
                 deficit = memory[row + PLACED] * memory[row + SHARE + c] - memory[row + GIVEN + c]
-            end_s = workers[w].available_s + workers[w].transfer_s + workers[w].length_s
+            end_s = finish_s(workers[w])
             workers[w].score = deficit
             ahead = deficit - best_deficit
             if best < 0 or ahead > ROUNDING or (ahead >= -ROUNDING and end_s < best_s):
@@ -95,9 +95,9 @@ class LpQuota(PlacementPolicy):
             memory[row + LENGTH + c] += length_s
 
 
-def _instance(kinds: Any, workers: Any, memory: Any) -> tuple[Any, Any, Any, Any, list[int]]:
+def _instance(policy: LpQuota, kinds: Any, workers: Any, memory: Any) -> tuple[Any, Any, Any, Any, list[int]]:
     """Return counts (K), lengths and energies (K, R) with what was measured, units (R), and each kind's table row."""
-    expected_s, expected_j, units, _ = costs_by_class("lp_quota", kinds, workers)
+    expected_s, expected_j, units, _ = costs_by_class(policy, kinds, workers)
     memory[: workers.shape[1]] = workers[0]["worker_class"]
     counts: dict[int, float] = {}
     lengths: dict[int, np.ndarray] = {}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import numba
 import numpy as np
 
 from schedulers.base import PullPolicy
 from schedulers.bounds import fewest_watts, least_makespan_s
-from schedulers.kinds import MAX_WORKERS, add_kind, costs_by_class, find_kind
+from schedulers.estimates import known_or_zero
+from schedulers.kinds import MAX_CLASSES, MAX_WORKERS, add_kind, costs_by_class, find_kind
 from schedulers.parameters import check_number
 
 START_S, WORK_S, TAKEN_S, DEADLINE_S, NEEDED_S, ALL_S, PROBING = range(7)
@@ -17,7 +19,10 @@ START_S, WORK_S, TAKEN_S, DEADLINE_S, NEEDED_S, ALL_S, PROBING = range(7)
 active and what all workers need for the whole; and whether all workers are still being measured."""
 ACTIVE = 8
 """memory[ACTIVE + worker] is 1 where the worker is active."""
-TABLE = ACTIVE + MAX_WORKERS
+UNITS = ACTIVE + MAX_WORKERS
+AREA_S = UNITS + MAX_CLASSES
+"""For each class: its workers that are awake, and the seconds of what they have and of all that is ready."""
+TABLE = AREA_S + MAX_CLASSES
 WIDTH = 1
 """Of each kind: the work of one task, that is its seconds on its fastest class."""
 
@@ -32,8 +37,9 @@ class Park(PullPolicy):
 
         min sum_r busy_w_r a_r   so that the tasks' area fits:  sum_k d_kr n_kr <= a_r * max_slowdown * T_all
 
-    with T_all the least makespan of all workers. In a class the workers of the lowest ids are active, which take the
-    oldest ready task. Every worker is awake while the active ones alone would be late,
+    with T_all the least makespan of all workers. In a class the workers of the lowest ids are active. A worker that is
+    awake takes the oldest ready task, but leaves it to a faster class that is awake and could work off all that is
+    ready before this worker has done that one task. Every worker is awake while the active ones alone would be late,
 
         elapsed_s + (1 - share of the work that was taken) * T_active > max_slowdown * T_all
 
@@ -43,6 +49,7 @@ class Park(PullPolicy):
     Sources: Hoffmann, HotPower 2013 (racing and pacing to idle); Kim et al., CPSNA 2015.
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("length_s", "busy_w")
     PLANS: ClassVar[bool] = True
 
     max_slowdown: float = 1.5
@@ -58,7 +65,7 @@ class Park(PullPolicy):
         """Choose the active workers for these counts."""
         if len(kinds) == 0:
             return
-        lengths, _, units, first = costs_by_class("park", kinds, workers)
+        lengths, _, units, first = costs_by_class(self, kinds, workers)
         counts, busy_w = kinds["count"].astype(float), workers[0]["busy_w"][first]
         all_s = least_makespan_s(counts, lengths, units)
         deadline_s = self.max_slowdown * all_s
@@ -87,16 +94,48 @@ class Park(PullPolicy):
             memory[NEEDED_S] *= slower
             memory[PROBING] = 0.0
         late = elapsed_s + (1 - share) * memory[NEEDED_S] > memory[DEADLINE_S]
-        awake = memory[PROBING] or memory[ACTIVE + worker] or late
+        all_awake = memory[PROBING] > 0 or late
+        if memory[WORK_S] > 0:
+            _sum_work(ready, workers, all_awake, memory)
         chosen, planned = -1, -1
         for row in range(len(ready)):
             kind = find_kind(memory, TABLE, WIDTH, ready[row].codelet, ready[row].footprint)
-            if kind >= 0 and not awake:
+            if kind >= 0 and not (all_awake or memory[ACTIVE + worker]):
                 continue
-            if chosen < 0 or ready[row].sequence < ready[chosen].sequence:
+            older = chosen < 0 or ready[row].sequence < ready[chosen].sequence
+            if older and (kind < 0 or not _done_sooner_elsewhere(worker, workers[row], memory)):
                 chosen, planned = row, kind
         if planned >= 0:
             if memory[TAKEN_S] == 0:
                 memory[START_S] = system.now_s
             memory[TAKEN_S] += memory[planned]
         return chosen
+
+
+@numba.njit
+def _sum_work(ready: Any, workers: Any, everybody: bool, memory: Any) -> None:
+    """Add up by class the workers that are awake, and the seconds of what they have and of all that is ready."""
+    memory[UNITS : UNITS + 2 * MAX_CLASSES] = 0.0
+    for w in range(workers.shape[1]):
+        if everybody or memory[ACTIVE + w] > 0:
+            memory[UNITS + workers[0, w].worker_class] += 1.0
+            memory[AREA_S + workers[0, w].worker_class] += workers[0, w].available_s
+    for row in range(len(ready)):
+        for w in range(workers.shape[1]):
+            c = workers[row, w].worker_class
+            if workers[row, w].can_run and (everybody or memory[ACTIVE + w] > 0):
+                # Each worker adds its share, so that the class counts the row once.
+                memory[AREA_S + c] += ready[row].count * workers[row, w].length_s / memory[UNITS + c]
+
+
+@numba.njit
+def _done_sooner_elsewhere(worker: int, row: Any, memory: Any) -> bool:
+    """Whether a faster class that is awake could be done with all that is ready before this worker is with one task."""
+    here_s = known_or_zero(row[worker].transfer_s) + row[worker].length_s
+    for other in range(len(row)):
+        c = row[other].worker_class
+        if not row[other].can_run or memory[UNITS + c] == 0 or row[other].length_s >= row[worker].length_s:
+            continue
+        if here_s > memory[AREA_S + c] / memory[UNITS + c]:
+            return True
+    return False

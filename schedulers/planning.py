@@ -1,4 +1,4 @@
-"""Calling a policy's ``plan`` with the records that its other methods see."""
+"""Calling a policy's ``plan`` and ``check_machine`` with the records that its other methods see."""
 
 from __future__ import annotations
 
@@ -29,26 +29,49 @@ def plan_policy(
     views = np.recarray((len(kinds), len(workers)), WORKER)
     for row, kind in enumerate(kinds):
         ready[row] = (kind.count, row, kind.footprint, 0.0, np.nan, kind.codelet, 0)
-        for state in workers:
-            own, watts = state.worker, state.watts
-            views[row, own.id] = (
-                kind.length_s[own.id],
-                kind.energy_j[own.id],
-                0.0,  # transfers depend on where data will be
-                0.0,
-                watts.idle_w,
-                watts.busy_w,
-                np.nan,
-                0,
-                kind.can_run[own.id],
-                CPU if own.arch == "cpu" else CUDA,
-                own.memory_node,
-                state.class_number,
-                watts.domain,
-                0,
-            )
+        views[row] = _views(workers)
+        for name in ("length_s", "energy_j", "can_run"):
+            views[name][row] = getattr(kind, name)
+    system = _system(workers, base_w, sum(kind.count for kind in kinds))
+    policy.plan(ready, views, system, memory)  # type: ignore[union-attr]
+
+
+def check_machine(policy: PlacementPolicy | PullPolicy, workers: Sequence[Any], base_w: float) -> None:
+    """Call ``policy.check_machine(workers, system)`` where the policy has one; it raises ValueError.
+
+    The policy gets WORKER records by worker, in which what belongs to a task is NaN.
+    """
+    if policy.CHECKS:
+        policy.check_machine(_views(workers), _system(workers, base_w, 0))  # type: ignore[union-attr]
+
+
+def _views(workers: Sequence[Any]) -> Any:
+    """WORKER records of idle workers, with no task; transfers depend on where data will be."""
+    views = np.recarray(len(workers), WORKER)
+    for state in workers:
+        own, watts = state.worker, state.watts
+        views[own.id] = (
+            np.nan,
+            np.nan,
+            0.0,
+            0.0,
+            watts.idle_w,
+            watts.busy_w,
+            np.nan,
+            0,
+            0,
+            CPU if own.arch == "cpu" else CUDA,
+            own.memory_node,
+            state.class_number,
+            watts.domain,
+            0,
+        )
+    return views
+
+
+def _system(workers: Sequence[Any], base_w: float, ready_count: int) -> Any:
+    """The SYSTEM record of a machine at rest."""
     idle_w = sum(state.watts.idle_w for state in workers)
-    total = sum(kind.count for kind in kinds)
     system = np.recarray(1, SYSTEM)
-    system[0] = (0.0, base_w, idle_w, base_w + idle_w, np.nan, np.nan, total, 0)
-    policy.plan(ready, views, system[0], memory)  # type: ignore[union-attr]
+    system[0] = (0.0, base_w, idle_w, base_w + idle_w, np.nan, np.nan, ready_count, 0)
+    return system[0]

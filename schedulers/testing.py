@@ -75,6 +75,15 @@ class PolicyContract:
             shuffled = course.play(compiled, course.order()).answers
             assert plain == shuffled, f"course {seed}: the answers depend on the order of the workers"
 
+    def test_what_its_needs_do_not_name_may_be_unknown(self) -> None:
+        """A run does not start without what ``NEEDS`` names; the rest is NaN where nobody measured it."""
+        compiled = CompiledPolicy(self.policy)
+        for seed in range(self.courses):
+            Course(seed, known=self.policy.NEEDS).play(compiled)
+            if isinstance(self.policy, PullPolicy):
+                started = Course(seed, known=self.policy.NEEDS).someone_starts(compiled)
+                assert started, f"course {seed}: what NEEDS does not name is NaN, and every worker stays idle"
+
     def test_somebody_takes_a_task_on_a_machine_at_rest(self) -> None:
         """Otherwise nothing would ever happen again. A placement policy has to answer a worker anyway."""
         if isinstance(self.policy, PullPolicy):

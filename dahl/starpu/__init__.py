@@ -36,7 +36,7 @@ from dahl.starpu.noise import Noise
 from dahl.starpu.platform import Gpu, Link, Platform
 from dahl.starpu.policy import MachineWatts, Policy, TaskKind, WorkerState, WorkerWatts
 from dahl.starpu.runtime import Runtime
-from dahl.starpu.task import Codelet, Costs, Step, TaskGraph
+from dahl.starpu.task import Codelet, Costs, RecordedTask, Step, TaskGraph
 from dahl.starpu.trace import DECISION, TRACE
 from dahl.starpu.weight import EnergyWeight
 from dahl.starpu.worker import Worker
@@ -70,6 +70,7 @@ __all__ = [
     "PolicyAnswerError",
     "PolicyRaisedError",
     "PolicyStarvedError",
+    "RecordedTask",
     "Runtime",
     "StarPUError",
     "Step",

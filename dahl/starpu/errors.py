@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+MEASURED_BY = "`python -m experiments.calibrate` measures it"
+"""What an error says of an expectation that is missing."""
+
 
 class StarPUError(RuntimeError):
     """Base of the errors that a status of the C layer stands for."""
@@ -140,8 +143,8 @@ def failure_error(
         PolicyAnswerError: f"policy {policy} answered {answer} for {task}, "
         "which is none of the workers or rows that can take it",
         PolicyStarvedError: f"policy {policy} left every worker idle while {task} waited",
-        CostUnknownError: f"policy {policy} needs expected times and energies, and those of {task} are unknown; "
-        "measure them first",
+        CostUnknownError: f"policy {policy} needs expected times and energies, and those of {task} are unknown: "
+        f"{MEASURED_BY}",
     }
     error = ERRORS.get(status, StarPUError)
     if error in messages:

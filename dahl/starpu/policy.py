@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import numpy as np
 
-from dahl.starpu.errors import check
+from dahl.starpu.errors import MEASURED_BY, CostUnknownError, check
 from dahl.starpu.worker import Worker
 
 if TYPE_CHECKING:
     from dahl.starpu.task import TaskGraph
+
+
+NEEDS = ("length_s", "energy_j", "idle_w", "busy_w")
+"""What a policy may need: seconds and joules of each task on each worker that can run it, the idle watts of the machine
+and its workers, the busy watts of the workers."""
 
 
 class Policy(Protocol):
@@ -27,8 +32,8 @@ class Policy(Protocol):
         """Which of the two families it belongs to."""
 
     @property
-    def needs_costs(self) -> bool:
-        """Whether each task has to come with its expected seconds and joules."""
+    def needs(self) -> tuple[str, ...]:
+        """What has to be known before the first task, out of NEEDS."""
 
     def entry(self) -> int:
         """Return the address of the compiled function; it has to stay valid as long as the policy lives."""
@@ -42,6 +47,9 @@ class Policy(Protocol):
 
     def memory_size(self) -> int:
         """Return how many float64 of its own the policy wants."""
+
+    def check_machine(self, workers: Sequence[WorkerState], base_w: float) -> None:
+        """Raise ValueError where the policy cannot work on these workers; called before the first task."""
 
     def plan(
         self, kinds: Sequence[TaskKind], workers: Sequence[WorkerState], base_w: float, memory: np.ndarray
@@ -114,14 +122,22 @@ class InstalledPolicy:
         *,
         explain: bool = False,
         replayed_watts: Sequence[tuple[float, float]] = (),
+        live_watts: np.ndarray | None = None,
     ) -> None:
+        unheard = sorted(set(policy.needs) - set(NEEDS))
+        if unheard:
+            raise ValueError(f"policy {policy.name} needs {unheard[0]}; it may need {', '.join(NEEDS)}")
         self.policy = policy
         self.memory = np.zeros(policy.memory_size(), np.float64)
         self.idle_w = np.full(capacity, np.nan)
         self.busy_w = np.full(capacity, np.nan)
         self.domain = np.zeros(capacity, np.int32)
         self.worker_class = np.zeros(capacity, np.int32)
-        self.live = np.full(2, np.nan)
+        self.live = np.full(2, np.nan) if live_watts is None else live_watts
+        if self.live.shape != (2,) or self.live.dtype != np.float64:
+            raise ValueError(
+                f"live_watts must be two float64, got {self.live.dtype} of shape {self.live.shape}"
+            )
         self.replay = np.array(replayed_watts, np.float64).reshape(-1, 2)
         if (np.diff(self.replay[:, 0]) < 0).any() or not np.isfinite(self.replay).all():
             raise ValueError("replayed_watts must be finite pairs of second and watts, ordered by time")
@@ -157,10 +173,15 @@ class InstalledPolicy:
         if watts:
             self.base_w = watts.base_w
             check(lib.dahl_set_base_w(watts.base_w), "setting the machine's base watts")
+        self._check_watts(workers)
+        self.policy.check_machine(self._states(workers), self.base_w)
 
     def plan(self, kinds: Sequence[TaskKind], workers: tuple[Worker, ...]) -> None:
         """Let the policy prepare its memory for tasks to come."""
-        states = [
+        self.policy.plan(kinds, self._states(workers), self.base_w, self.memory)
+
+    def _states(self, workers: tuple[Worker, ...]) -> list[WorkerState]:
+        return [
             WorkerState(
                 worker,
                 int(self.worker_class[worker.id]),
@@ -168,12 +189,22 @@ class InstalledPolicy:
             )
             for worker in workers
         ]
-        self.policy.plan(kinds, states, self.base_w, self.memory)
 
-    def publish_watts(self, now_s: float, watts: float) -> None:
-        """Tell the policy the live watts of the machine. Watts first: a fresh stamp never stands over old watts."""
-        self.live[1] = watts
-        self.live[0] = now_s
+    def _check_watts(self, workers: tuple[Worker, ...]) -> None:
+        """Raise CostUnknownError where watts that the policy needs are unknown."""
+        unknown = [
+            f"{name} of {worker.name}"
+            for name, watts in (("idle_w", self.idle_w), ("busy_w", self.busy_w))
+            for worker in workers
+            if name in self.policy.needs and np.isnan(watts[worker.id])
+        ]
+        if "idle_w" in self.policy.needs and np.isnan(self.base_w):
+            unknown.insert(0, "base_w of the machine")
+        if unknown:
+            raise CostUnknownError(
+                f"policy {self.policy.name} needs {unknown[0]}, which is unknown: "
+                f"{MEASURED_BY}, Runtime(watts=...) takes it"
+            )
 
 
 def task_kinds(graphs: Sequence[tuple[TaskGraph, int]], workers: tuple[Worker, ...]) -> list[TaskKind]:

@@ -55,6 +55,8 @@ class Runtime:
         explain: whether a compiled policy's decisions are kept for ``take_decisions``.
         replayed_watts: pairs of second and watts that a compiled policy sees as live watts instead of a counter's.
         energy_weight: how one of StarPU's policies weighs joules; None leaves it to StarPU's defaults and environment.
+        live_watts: two float64 in memory that another process may write while StarPU runs: the second on StarPU's clock
+            at which the machine's watts were read, and the watts. A policy reads them itself each time it is asked.
         polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
@@ -76,9 +78,10 @@ class Runtime:
         explain: bool = False,
         replayed_watts: Sequence[tuple[float, float]] = (),
         energy_weight: EnergyWeight | None = None,
+        live_watts: np.ndarray | None = None,
         polling: bool = False,
     ) -> None:
-        self._explain, self._replayed_watts = explain, replayed_watts
+        self._explain, self._replayed_watts, self._live_watts = explain, replayed_watts, live_watts
         self.platform, self.simulated, self._noise = platform, platform is not None, noise or Noise(0.0)
         self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
         module = binding.load(self.variant)
@@ -91,10 +94,9 @@ class Runtime:
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
         self._energy_weight = energy_weight
+        needs = () if isinstance(scheduler, str) else scheduler.needs
         # StarPU takes an energy that is not known for none at all: that worker would be free.
-        self._needs_costs = energy_weight is not None or (
-            not isinstance(scheduler, str) and scheduler.needs_costs
-        )
+        self._needs = frozenset(("length_s", "energy_j") if energy_weight is not None else needs)
         self._home = (home or cache_root() / "starpu").resolve()
         self._installed: InstalledPolicy | None = None
         self._raised: list[BaseException] = []
@@ -148,9 +150,9 @@ class Runtime:
         return self._scheduler if isinstance(self._scheduler, str) else self._scheduler.name
 
     @property
-    def policy_needs_costs(self) -> bool:
-        """Whether the policy refuses tasks of unknown length or energy."""
-        return self._needs_costs
+    def policy_needs(self) -> frozenset[str]:
+        """What a compiled policy needs to be known, such as ``length_s`` and ``energy_j`` of each task."""
+        return self._needs
 
     # ---- data, codelets, tasks ----
 
@@ -267,11 +269,6 @@ class Runtime:
             return
         self._installed.plan(task_kinds(graphs, self.workers), self.workers)
 
-    def publish_watts(self, watts: float) -> None:
-        """Tell a compiled policy the live watts of the machine, as just read."""
-        if self._installed is not None:
-            self._installed.publish_watts(self.now_s(), watts)
-
     def pause(self) -> None:
         """Put every worker to sleep (starpu_pause)."""
         check(self.lib.dahl_pause(), "pausing")
@@ -365,6 +362,7 @@ class Runtime:
                 WORKER_CAPACITY,
                 explain=self._explain,
                 replayed_watts=self._replayed_watts,
+                live_watts=self._live_watts,
             )
             config.policy = self._installed.struct
             config.npower = WORKER_CAPACITY
@@ -390,10 +388,14 @@ class Runtime:
         except BaseException:
             self._restore()
             raise
-        self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
-        if self._installed:
-            watts = self._watts(self.workers) if self._watts else None
-            self._installed.describe(self.lib, self.workers, watts)
+        try:
+            self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
+            if self._installed:
+                watts = self._watts(self.workers) if self._watts else None
+                self._installed.describe(self.lib, self.workers, watts)
+        except BaseException:  # the policy cannot work with these workers or watts
+            self._stop()
+            raise
 
     def _stop(self) -> None:
         try:

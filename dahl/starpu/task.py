@@ -10,7 +10,7 @@ import numpy as np
 
 from dahl.starpu.data import MODES, DataHandle
 from dahl.starpu.dependencies import Dependencies, dependencies
-from dahl.starpu.errors import CostUnknownError, check
+from dahl.starpu.errors import MEASURED_BY, CostUnknownError, check
 from dahl.starpu.kernel import Kernel, Mode, compile_kernel
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Costs:
         self.table = np.array([length_s, energy_j, *(actual or (length_s, energy_j))], dtype=np.float64)
         self.address: int = self.table.ctypes.data
         self.footprint = footprint
-        self.checked: set[tuple[int, bool]] = set()
+        self.checked: set[int] = set()
         known = self.table[0][~np.isnan(self.table[0])]
         self.mean_length_s = float(known.mean()) if known.size else float("nan")
         lengths = self.table[::2][~np.isnan(self.table[::2])]
@@ -149,6 +149,18 @@ class Codelet:
     def mode(self, position: int) -> Mode:
         """Return how the operand at a position is accessed; a repeated one stands for all that follow."""
         return self._modes[min(position, len(self._modes) - 1)]
+
+
+@final
+@dataclass(frozen=True)
+class RecordedTask:
+    """One task of a graph: what it runs, on which data, with which block of arguments."""
+
+    codelet: Codelet
+    handles: tuple[DataHandle, ...]
+    args: np.ndarray
+    footprint: int
+    costs: Costs | None = None
 
 
 @final
@@ -241,6 +253,16 @@ class TaskGraph:
                     after[handle] = max(after.get(handle, 0.0), levels[task])
         return levels
 
+    def tasks(self) -> list[RecordedTask]:
+        """Return the tasks in the order in which they were added; arguments that move stand as in step 0."""
+        found = []
+        parts = zip(self._nodes, self._codelets, self._args, self._costs, strict=True)
+        for node, codelet, args, costs in parts:
+            footprint, first, count = (int(field) for field in node[3:6])
+            handles = tuple(self._handles[first : first + count])
+            found.append(RecordedTask(codelet, handles, args, footprint, costs))
+        return found
+
     def kinds(self) -> dict[tuple[int, int], tuple[Codelet, Costs | None, int]]:
         """Return the kinds of task, by codelet and costs, with the number of each."""
         found: dict[tuple[int, int], tuple[Codelet, Costs | None, int]] = {}
@@ -248,10 +270,6 @@ class TaskGraph:
             key = codelet.id, id(costs)
             found[key] = (codelet, costs, found[key][2] + 1 if key in found else 1)
         return found
-
-    def tasks(self) -> list[tuple[Codelet, Costs | None]]:
-        """Return the codelet and the costs of each task."""
-        return list(zip(self._codelets, self._costs, strict=True))
 
     def accesses(self) -> list[list[tuple[DataHandle, Mode]]]:
         """Return the data of each task, and how it accesses them."""
@@ -295,27 +313,23 @@ def pointers_of(handles: Sequence[DataHandle]) -> list[int]:
 
 
 def check_costs(runtime: Runtime, codelet: Codelet, costs: Costs | None) -> None:
-    """Refuse a task whose length (in a simulation) or length and energy (for a policy) are needed and unknown."""
-    needs_energy = runtime.policy_needs_costs
-    if not needs_energy and (not runtime.simulated or codelet.model == "history"):
+    """Refuse a task whose length (in a simulation), or whose length or energy that the policy needs, is unknown."""
+    if costs and codelet.id in costs.checked:
         return
-    if costs and (codelet.id, needs_energy) in costs.checked:
-        return
-    for worker in runtime.workers:
-        if worker.arch not in codelet.arches:
+    simulated_needs = {"length_s"} if runtime.simulated and codelet.model != "history" else set()
+    for name in ("length_s", "energy_j"):
+        if name not in simulated_needs | runtime.policy_needs:
             continue
-        missing = "length_s" if costs is None or np.isnan(costs.length_s[worker.id]) else ""
-        if not missing and costs and needs_energy and np.isnan(costs.energy_j[worker.id]):
-            missing = "energy_j"
-        if missing:
-            who = f"policy {runtime.scheduler_name}" if needs_energy else "the simulation"
-            measured = "python -m experiments.calibrate measures it"
-            remedy = "the platform has to tell it" if runtime.simulated else measured
-            raise CostUnknownError(
-                f"{who} needs {missing} of {codelet.name} on {worker.name}, which is unknown: {remedy}"
-            )
+        for worker in runtime.workers:
+            unknown = costs is None or np.isnan(getattr(costs, name)[worker.id])
+            if unknown and worker.arch in codelet.arches:
+                by_policy = name in runtime.policy_needs
+                who = f"policy {runtime.scheduler_name}" if by_policy else "the simulation"
+                raise CostUnknownError(
+                    f"{who} needs {name} of {codelet.name} on {worker.name}, which is unknown: {MEASURED_BY}"
+                )
     if costs:
-        costs.checked.add((codelet.id, needs_energy))
+        costs.checked.add(codelet.id)
 
 
 def check_submission(runtime: Runtime, status: int) -> None:

@@ -153,6 +153,51 @@ def test_a_process_that_fails_ends_the_training_benchmark_with_its_last_words(tm
     assert "no scheduler 'nobody'" in printed
 
 
+def test_alumet_import_reads_both_kinds_of_file_by_every_reader(tmp_path: Path) -> None:
+    found, printed = run("alumet_import", tmp_path, "--gigabytes", "0.001", "--rounds", "1")
+    readers = {"import_recording", "lines counted", "pyarrow.csv alone", "pandas.read_csv"}
+    assert set(found["files"]) == {"all metrics", "joules only"}
+    for file in found["files"].values():
+        assert 900_000 < file["bytes"] < 1_100_000
+        assert set(file["cases"]) == readers
+        assert all(
+            case["mb_per_s"]["lowest"] > 0 < case["peak_mib"]["lowest"] for case in file["cases"].values()
+        )
+    assert set(found["target_holds"]) == set(found["files"])
+    assert "at least 100 MB/s in at most 300 MiB" in printed
+
+
+def test_the_sampler_is_measured_alone_where_no_other_reader_is_installed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"missing": "nobody is installed"}\'\n')
+    python.chmod(0o755)
+    arguments = ("--seconds", "0.5", "--rounds", "1", "--rates", "100", "--readings", "50")
+    found, printed = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
+    assert set(found["sampling"]) == set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
+    for case, figures in found["sampling"].items():
+        assert figures["percent"]["median"] > 0
+        assert found["waking"][case]["percent"]["median"] > 0
+        assert 0 < figures["late_p50_us"]["median"] <= figures["late_p99_us"]["median"]
+    assert found["readings"]["dahl"]["counters"]["median"] == 6
+    assert set(found["readings"]) == {"dahl"}
+    assert len(found["missing"]) == 3
+    assert "nobody is installed: python -m pip install" in printed
+    share = found["sampling"]["busy, 100 Hz"]["percent"]["median"]
+    assert found["targets"]["busy, 100 Hz: at most 1 % of a core"] is (share <= 1.0)
+
+
+def test_other_readers_are_measured_on_the_same_tree(tmp_path: Path) -> None:
+    """A stand-in for an interpreter with the other readers, which answers 10 us to everything."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"us": 10.0, "counters": 2}\'\n')
+    python.chmod(0o755)
+    arguments = ("--seconds", "0.3", "--rounds", "1", "--rates", "50", "--readings", "50")
+    found, _ = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
+    assert set(found["readings"]) == {"dahl", "pyRAPL", "CodeCarbon", "Zeus"}
+    assert found["readings"]["Zeus"]["us"]["median"] == 10.0
+    assert found["missing"] == []
+
+
 def test_a_simulation_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     sizes = ("--images", "256", "--batch", "128", "--rounds", "2", "--tasks", "400")
     found, printed = run("simulation", tmp_path, *sizes, "--platform", "cpu8_gpu2", "--schedulers", "dmda")

@@ -299,6 +299,14 @@ def test_what_was_not_measured_is_nan() -> None:
     assert np.isnan(trace["predicted_j"]).all(), "without watts no joules are known"
 
 
+def test_measured_watts_of_a_kind_of_task_come_before_those_of_its_worker() -> None:
+    """The worker draws 7 W above idle; one kind was measured at 20 W."""
+    keys = ["relu_2d/3x10/3x10", "relu_2d/4x10/4x10"]
+    costs = MeasuredCosts({"cpu": dict.fromkeys(keys, 2e-6)}, {"cpu": {keys[0]: 20.0}})
+    trace = trace_of(costs, watts=True)
+    np.testing.assert_allclose(trace["predicted_j"][:4], [14e-6, 40e-6, 14e-6, 40e-6], rtol=1e-12)
+
+
 def test_without_a_cost_model_nothing_is_expected() -> None:
     trace = trace_of(None, watts=True)
     assert np.isnan(trace["predicted_s"]).all()

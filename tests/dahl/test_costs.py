@@ -119,3 +119,11 @@ def test_keys_of_measurements_stay_as_they_are_on_disk(
     operation: Operation, shapes: dict[str, Any], scalars: dict[str, Any], key: str
 ) -> None:
     assert cost_key(operation, shapes, scalars) == key
+
+
+def test_measured_watts_are_found_by_worker_class_and_key_and_others_are_nan() -> None:
+    measured = MeasuredCosts(net_w={"core": {"linear/8x100/20x100/8x20": 7.5}})
+    assert measured.watts(CORE, ops.LINEAR, LINEAR, {}) == 7.5
+    assert math.isnan(measured.watts(GPU, ops.LINEAR, LINEAR, {}))
+    assert math.isnan(measured.watts(CORE, ops.RELU[2], RELU, {}))
+    assert math.isnan(MODEL.watts(CORE, ops.LINEAR, LINEAR, {}))

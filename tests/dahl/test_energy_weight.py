@@ -53,7 +53,6 @@ def test_gamma_moves_tasks_to_the_thrifty_worker(scheduler: str) -> None:
 def test_a_policy_that_weighs_joules_refuses_a_task_whose_joules_are_not_known() -> None:
     done = run_child(chain("dmdas", "starpu.EnergyWeight(1e5)", "float('nan')"))
     assert "policy dmdas needs energy_j of work on CUDA 0" in done.stderr
-    assert "the platform has to tell it" in done.stderr
 
 
 def test_a_task_of_unknown_joules_names_the_command_that_measures_them() -> None:
@@ -67,7 +66,7 @@ with starpu.Runtime(scheduler="dmdas", cpu_workers=1, energy_weight=starpu.Energ
     costs = starpu.Costs([1e-3], [float("nan")])
     runtime.submit(work, [handle], AFFINE.pack([(4,)], {"factor": 1, "shift": 1}), costs=costs)
 """)
-    assert "which is unknown: python -m experiments.calibrate measures it" in done.stderr
+    assert "which is unknown: `python -m experiments.calibrate` measures it" in done.stderr
 
 
 def test_what_a_runtime_weighs_is_gone_with_it() -> None:

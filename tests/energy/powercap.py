@@ -29,6 +29,29 @@ def laptop(root: Path, package_uj: int = 1_000_000, dram_uj: int = 500_000) -> P
     return root
 
 
+SERVER_UJ = {
+    "intel-rapl:0": ("package-0-die-0", 10_000_000),
+    "intel-rapl:0:0": ("dram", 1_000_000),
+    "intel-rapl:1": ("package-0-die-1", 20_000_000),
+    "intel-rapl:1:0": ("dram", 2_000_000),
+    "intel-rapl:3": ("psys", 99_000_000),
+    "intel-rapl:a": ("package-1-die-0", 30_000_000),
+    "intel-rapl:a:0": ("dram", 3_000_000),
+    "intel-rapl:a:b": ("core", 300_000),
+    "intel-rapl:b": ("package-1-die-1", 40_000_000),
+    "intel-rapl:b:0": ("dram", 4_000_000),
+    "intel-rapl-mmio:0": ("package-0-die-0", 10_000_000),
+}
+"""Name and counter of each zone of a server, by its folder."""
+
+
+def server(root: Path) -> Path:
+    """Two packages of two dies with dram, psys, an mmio copy, hexadecimal numbers above 9 and gaps in them."""
+    for zone, (name, energy_uj) in SERVER_UJ.items():
+        add_zone(root, zone, name, energy_uj, DRAM_RANGE_UJ if name == "dram" else PACKAGE_RANGE_UJ)
+    return root
+
+
 def set_uj(root: Path, zone: str, energy_uj: object) -> None:
     """Let a zone's counter stand at `energy_uj`, in the file that a reader holds open."""
     (root / zone / "energy_uj").write_text(f"{energy_uj}\n")

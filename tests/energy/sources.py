@@ -22,6 +22,7 @@ class HandSource(Source):
     """Shows `raw`, by channel: a value, a function of the time in ns, or None for what cannot be read."""
 
     quality: Quality = "measured"
+    in_process = True
 
     def __init__(self, name: str, raw: Mapping[Channel, Counter], *, available: bool = True) -> None:
         self.name = name
@@ -57,3 +58,68 @@ class HandSource(Source):
         if failed:
             raise ReadError(self.name, failed, readings)
         return readings
+
+
+@final
+class ClockSource(Source):
+    """A package that draws `watts` by the clock, so that every process knows what its counter must show."""
+
+    quality: Quality = "measured"
+
+    def __init__(
+        self,
+        zero_ns: int,
+        watts: int = 7,
+        *,
+        channel: Channel = PACKAGE,
+        name: str = "clock",
+        opens: bool = True,
+    ) -> None:
+        self.name = name
+        self.zero_ns = zero_ns
+        self._channel = channel
+        self.watts = watts
+        self.opens = opens
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return (self._channel,)
+
+    def raw(self, t_ns: int) -> int:
+        """What the counter shows, in uJ."""
+        return (t_ns - self.zero_ns) * self.watts // 1000
+
+    def open(self) -> None:
+        if not self.opens:
+            raise SourceUnavailableError("clock", "it has stopped", "wind it up")
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+    def read(self) -> list[Reading]:
+        t_ns = time.monotonic_ns()
+        return [Reading(self._channel.name, t_ns, self.raw(t_ns))]
+
+
+@final
+class StuckSource(Source):
+    """Answers its first reading and then never again."""
+
+    name = "stuck"
+    quality: Quality = "measured"
+    channels = (PACKAGE,)
+
+    def __init__(self) -> None:
+        self._reads = 0
+
+    def open(self) -> None:
+        """Nothing to take."""
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+    def read(self) -> list[Reading]:
+        self._reads += 1
+        if self._reads > 2:
+            time.sleep(600)
+        return [Reading(PACKAGE.name, time.monotonic_ns(), 0)]

@@ -15,25 +15,113 @@ def reading(t_s: float, raw: int) -> Reading:
     return Reading("rapl:package-0", round(t_s * SECOND_NS), raw)
 
 
-@given(
-    start=st.integers(0, 10**9),
-    steps=st.lists(st.integers(0, 10**9 - 1), min_size=1, max_size=50),
-    wrap=st.just(10**9),
-)
-def test_any_sequence_of_joules_wrapped_at_a_range_gives_them_back(
-    start: int, steps: list[int], wrap: int
+BROKEN = None
+units_j = st.sampled_from([1e-6, 1e-3, 2.0**-32, 6.103515625e-5])
+
+
+@st.composite
+def wrapping_counters(draw: st.DrawFn) -> tuple[Channel, int, list[int | None]]:
+    """A counter of any range, where it starts, and what it counts between readings; None: one that fails."""
+    unit_j = draw(units_j)
+    wrap = round(draw(st.floats(1, 3e5)) / unit_j)
+    # At 900 W a counter comes round after the time that the record allows between two readings at 1000 W.
+    step = st.integers(0, wrap * 89 // 100)
+    steps = draw(st.lists(st.one_of(step, step, step, st.just(BROKEN)), min_size=1, max_size=30))
+    return counter(wrap, unit_j), draw(st.integers(0, wrap - 1)), steps
+
+
+@given(wrapping_counters())
+def test_any_readings_with_wraps_and_gaps_give_back_the_joules_that_made_them(
+    made: tuple[Channel, int, list[int | None]],
 ) -> None:
-    track = CounterTrack(counter(wrap))
-    track.add(reading(0, start % wrap))
+    channel, truth, steps = made
+    assert channel.wrap is not None
+    track = CounterTrack(channel)
+    track.add(reading(0, truth))
+    marks = [(track.mark, 0)]
+    t_s, counted = 0.0, 0
+    for step in steps:
+        t_s += (step or 0) * channel.unit_j / 900 + 1e-6
+        if step is BROKEN:
+            track.miss(round(t_s * SECOND_NS))
+        else:
+            truth, counted = truth + step, counted + step
+            track.add(reading(t_s, truth % channel.wrap))
+        marks.append((track.mark, counted))
+    for first in range(len(marks)):
+        for last in range(first, len(marks)):
+            energy = energy_between(channel, marks[first][0], marks[last][0])
+            if BROKEN in [0, *steps][first : last + 1]:
+                assert energy.joules is None
+            else:
+                expected_j = (marks[last][1] - marks[first][1]) * channel.unit_j
+                assert energy.joules == pytest.approx(expected_j, rel=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**6), st.booleans()), min_size=1, max_size=30),
+    st.integers(0, 2**62),
+)
+def test_a_counter_that_starts_anew_loses_only_the_joules_around_that(
+    steps: list[tuple[int, bool]], start: int
+) -> None:
+    track = CounterTrack(counter(None, unit_j=1e-3))
+    shown, known = start, 0
+    track.add(reading(0, start))
+    found_j = 0.0
+    for index, (step, anew) in enumerate(steps, 1):
+        falls = anew and shown > 0
+        shown = step % shown if falls else shown + step
+        taken = track.add(reading(index, shown))
+        assert (taken.flags == Flag.RESET, taken.joules is None) == (falls, falls)
+        known += 0 if falls else step
+        found_j += taken.joules or 0.0
+    assert found_j == pytest.approx(known * 1e-3)
+
+
+def test_a_count_that_no_record_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match=str(2**63)):
+        CounterTrack(counter(None)).add(reading(0, 2**63))
+
+
+def test_a_counter_set_to_zero_far_from_its_range_is_a_reset_and_no_wrap() -> None:
+    track = CounterTrack(counter(262_143_328_851))
+    track.add(reading(0, 100_000_000_000))
     opened = track.mark
-    truth = start
-    for index, step in enumerate(steps, 1):
-        truth += step
-        found = track.add(reading(index * 1e-3, truth % wrap))
-        assert found.joules == step * 1e-6
-    energy = energy_between(track.channel, opened, track.mark)
-    assert energy.joules == pytest.approx(sum(steps) * 1e-6, rel=1e-12)
-    assert energy.complete
+    step = track.add(reading(0.1, 5_000_000))
+    assert (step.joules, step.flags) == (None, Flag.RESET)
+    assert energy_between(track.channel, opened, track.mark).joules is None
+
+
+def test_a_counter_that_leaps_ahead_shows_joules_that_nothing_drew() -> None:
+    track = CounterTrack(counter(None, unit_j=1e-3))
+    track.add(reading(0, 1000))
+    step = track.add(reading(0.1, 10**15))
+    assert (step.joules, step.flags) == (None, Flag.RESET)
+
+
+def test_a_counter_that_repeats_itself_has_counted_nothing_and_is_no_gap() -> None:
+    track = CounterTrack(counter(10**9))
+    track.add(reading(0, 77))
+    opened = track.mark
+    assert [track.add(reading(t_s, 77)).joules for t_s in (0.1, 0.1, 0.2)] == [0.0, 0.0, 0.0]
+    assert energy_between(track.channel, opened, track.mark).complete
+
+
+def test_a_clock_that_steps_back_leaves_a_gap() -> None:
+    track = CounterTrack(counter(10**9))
+    track.add(reading(5, 100))
+    step = track.add(reading(4, 200))
+    assert (step.joules, step.watts, step.flags) == (None, None, Flag.LOST_COUNT)
+
+
+def test_samples_of_power_too_far_apart_are_not_summed_up() -> None:
+    channel = Channel("hwmon:VDD_IN", "board", True, 1e-6, None, 0.5, integrated=True, longest_gap_s=0.5)
+    track = CounterTrack(channel)
+    track.add(Reading(channel.name, 0, 0))
+    assert track.add(Reading(channel.name, SECOND_NS // 10, 500_000)).joules == pytest.approx(0.5)
+    late = track.add(Reading(channel.name, SECOND_NS, 5_000_000))
+    assert (late.joules, late.flags) == (None, Flag.LOST_COUNT)
 
 
 @given(

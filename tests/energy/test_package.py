@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from energy import SOURCES, power_model_for
+from energy import SOURCES, power_model_for, select_sources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -24,8 +24,10 @@ def test_every_energy_configuration_names_known_sources_and_gives_a_power_model(
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = OmegaConf.to_container(compose(overrides=[f"+energy={path.stem}"]).energy)
     assert isinstance(config, dict)
-    assert {"sources", "rate_hz", "idle_baseline_s", "min_window_s", "window_batches", "model"} <= set(config)
+    needed = {"sources", "rate_hz", "settings", "idle_baseline_s", "min_window_s", "window_batches", "model"}
+    assert needed <= set(config)
     assert config["sources"] == {"auto": "auto", "model": []}.get(path.stem, [path.stem])
     assert config["sources"] == "auto" or set(config["sources"]) <= set(SOURCES)
+    select_sources([], settings=config["settings"])
     model = power_model_for(config["model"], ["cpu", "cuda"])
     assert model.channels == ("base", "cpu", "gpu")

@@ -106,18 +106,21 @@ def test_what_is_no_counter_value_is_an_error_and_the_other_channels_are_kept(
     assert "rapl:package-0" not in {reading.channel for reading in caught.value.readings}
 
 
-def test_a_driver_failure_in_the_middle_of_a_run_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENODEV], ids=["driver failure", "hot unplug"])
+def test_a_domain_that_fails_or_vanishes_in_the_middle_of_a_run_is_an_error(
+    tmp_path: Path, code: int
+) -> None:
     broken = False
 
     def pread(descriptor: int, count: int, offset: int) -> bytes:
         if broken:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise OSError(code, os.strerror(code))
         return os.pread(descriptor, count, offset)
 
     with RaplSource(laptop(tmp_path), pread=pread) as source:
         assert len(source.read()) == 6
         broken = True
-        with pytest.raises(ReadError, match="Invalid argument") as caught:
+        with pytest.raises(ReadError, match=os.strerror(code)) as caught:
             source.read()
         assert caught.value.readings == []
         broken = False
@@ -192,4 +195,42 @@ def test_counters_that_only_root_may_read_are_unavailable_with_the_command_that_
             path.chmod(stat.S_IWUSR if os.geteuid() else stat.S_IRUSR)
         with as_ordinary_user(), pytest.raises(SourceUnavailableError, match="root only") as caught:
             RaplSource(root).open()
-    assert caught.value.remedy == f"sudo chmod a+r {root}/intel-rapl*:*/energy_uj (until the next boot)"
+    assert "sudo scripts/allow-rapl" in caught.value.remedy
+
+
+def test_a_closed_file_outside_the_total_is_left_out_and_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = laptop(Path(folder))
+        root.chmod(0o755)
+        (root / "intel-rapl:1" / "energy_uj").chmod(stat.S_IWUSR if os.geteuid() else stat.S_IRUSR)
+        with as_ordinary_user(), RaplSource(root) as source:
+            assert [name for name, _ in source.left_out] == ["rapl:psys"]
+            assert "rapl:psys" not in read_uj(source)
+
+
+def test_dies_that_mirror_one_counter_are_counted_once(tmp_path: Path) -> None:
+    for index in range(4):
+        add_zone(tmp_path, f"intel-rapl:{index}", f"package-0-die-{index}", 5_000_000)
+    add_zone(tmp_path, "intel-rapl:4", "package-1-die-0", 5_000_000)
+    add_zone(tmp_path, "intel-rapl:5", "package-1-die-1", 7_000_000)
+    with RaplSource(tmp_path) as source:
+        assert [channel.name for channel in source.channels if channel.in_total] == [
+            "rapl:package-0-die-0",
+            "rapl:package-1-die-0",
+            "rapl:package-1-die-1",
+        ]
+        assert source.channels[1].device == "intel-rapl:1, shows the counter of rapl:package-0-die-0"
+
+
+def test_dies_that_mirror_a_counter_on_the_move_are_counted_once(tmp_path: Path) -> None:
+    shown = 5_000_000
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        nonlocal shown
+        shown += 700
+        return f"{shown}\n".encode()
+
+    for index in range(2):
+        add_zone(tmp_path, f"intel-rapl:{index}", f"package-0-die-{index}", 0)
+    with RaplSource(tmp_path, pread=pread) as source:
+        assert [channel.in_total for channel in source.channels] == [True, False]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.validation import CHECKOUT
+from tests.energy.hwmon_tree import orin_nano
 
 SMALL = ("dataset=synthetic", "dataset.train_size=500", "dataset.test_size=100", "epochs=2")
 NAMED = ("eager", "lws", "prio", "random", "ws", "dm", "dmda", "dmdas", "heteroprio", "eager_energy")
@@ -61,6 +62,27 @@ def test_a_run_leaves_its_records(tmp_path: Path) -> None:
     assert (power["watts"].dropna() > 0).all()
     for name in ("config.yaml", "environment.json", "windows.parquet", "trial.log"):
         assert (folder / name).stat().st_size > 0, name
+
+
+def test_a_run_on_a_boards_sensor_is_measured_and_says_which_rail_it_could_not_read(tmp_path: Path) -> None:
+    board = orin_nano(tmp_path / "hwmon")  # 6 W
+    (board / "hwmon4" / "curr3_input").write_text("")
+    settings = (
+        "scheduler=eager",
+        "energy=hwmon",
+        f"+energy.settings.hwmon.root={board}",
+        "energy.idle_baseline_s=0",
+    )
+    done = run(tmp_path / "runs", *settings, "energy.min_window_s=0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    energy = json.loads((folder / "environment.json").read_text())["energy"]
+    assert energy["sources"] == {"hwmon": "measured"}
+    assert list(energy["left_out"]) == ["hwmon:VDD_SOC"]
+    windows = pq.read_table(folder / "windows.parquet").to_pandas()
+    windows = windows[windows["in_total"] & windows["gross_j"].notna()]
+    assert set(windows["channel"]) == {"hwmon:VDD_IN"}
+    assert (windows["gross_j"] / windows["seconds"]).to_numpy() == pytest.approx(6.0, rel=0.05)
 
 
 def test_explained_decisions_are_kept_and_name_what_was_chosen(tmp_path: Path) -> None:
@@ -118,3 +140,10 @@ def test_a_simulation_says_so_and_has_no_accuracy(simulated: list[dict[str, dict
         assert summary["accuracy"] is None
         assert summary["loss"] is None
         assert summary["weights_sha256"] is None
+
+
+def test_a_rate_for_an_energy_source_that_there_is_not_is_one_clear_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "energy.rate_hz={rappl: 100, default: 10}")
+    assert done.returncode == 1
+    (summary,) = summaries(tmp_path).values()
+    assert "energy.rate_hz.rappl: there is no such energy source; there are rapl, nvml" in summary["error"]

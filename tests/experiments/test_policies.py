@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from dahl.datasets import Synthetic
+from energy import Selection
 from experiments.policies import PolicyFileError, load_scheduler
-from experiments.validation import CHECKOUT
+from experiments.validation import CHECKOUT, CONFIGS
+from experiments.workload import Workload
 
 GOOD = """
 from dataclasses import dataclass
@@ -102,6 +106,14 @@ def changed(old: str, new: str) -> str:
         (
             changed("    slowdown", "    PLANS: ClassVar = True\n    slowdown"),
             r"Mine lacks the method plan\(self",
+        ),
+        (
+            changed("    slowdown", '    NEEDS: ClassVar = ("energy_j", "joules")\n    slowdown'),
+            r"Mine.NEEDS takes length_s, energy_j, idle_w, busy_w, got joules$",
+        ),
+        (
+            changed("    slowdown", "    CHECKS: ClassVar = True\n    slowdown"),
+            r"Mine lacks the method check_machine\(self, workers, system\)",
         ),
         (
             changed("@dataclass(frozen=True, slots=True, kw_only=True)", ""),
@@ -239,3 +251,44 @@ def test_own_needs_its_target(tmp_path: Path) -> None:
     done = run(tmp_path, "scheduler=own")
     assert done.returncode == 2
     assert done.stderr == "error: scheduler._target_ must be given: scheduler._target_=...\n"
+
+
+REFUSES = """
+    CHECKS: ClassVar = True
+
+    def check_machine(self, workers, system):
+        raise ValueError(f"{len(workers)} workers of {system.base_w:g} W are too many")
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "cause"),
+    [
+        (
+            ("scheduler=power_cap", "scheduler.cap_w=69.5"),
+            "cap_w=69.5 is below the 70 W that the machine draws with nothing running: "
+            "give more, or cap_w=0 and a cap_share",
+        ),
+        (("scheduler=own", "scheduler._target_=mine.Mine"), "8 workers of 40 W are too many"),
+        (("scheduler=own", "scheduler._target_=mine.Mine", "scheduler.compiled=false"), "are too many"),
+    ],
+    ids=["cap", "own", "interpreted"],
+)
+def test_a_machine_on_which_a_policy_cannot_work_ends_the_command_before_the_first_task(
+    scheduler: tuple[str, ...], cause: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(GOOD + REFUSES)
+    done = run(tmp_path, *scheduler)
+    assert done.returncode == 1
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith("failed: "))
+    assert said.endswith(cause)
+    assert not list((tmp_path / "runs").glob("*/*/tasks.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked_for"), [("erase", False), ("power_cap", True), ("eager", False), ("dmda", True)]
+)
+def test_lengths_are_measured_only_for_a_scheduler_that_needs_them(name: str, asked_for: bool) -> None:
+    scheduler = load_scheduler(OmegaConf.load(CONFIGS / "scheduler" / f"{name}.yaml"))
+    workload = Workload({}, Synthetic().load(), None, scheduler, None, Selection((), ()))
+    assert workload.needs_costs == asked_for

@@ -117,7 +117,7 @@ def test_a_block_of_epochs_tells_its_joules_once_with_the_epochs_that_share_them
 def test_epochs_too_short_for_the_counter_are_named() -> None:
     words = quality_words([row(), row(epoch=2, resolvable=False)])
     assert words == [
-        "measured: read from hardware counters",
+        "measured: read from hardware counters or sensors",
         "not resolvable in epochs 2: shorter than three periods of the counter",
     ]
 

@@ -58,6 +58,21 @@ def test_a_value_of_the_accounting_that_cannot_be_is_named(key: str, value: Any,
     assert refusal(energy={"sources": "auto", key: value}) == [f"energy.{key}={value}: must be {expected}"]
 
 
+@pytest.mark.parametrize(
+    "rate_hz", [0, -1, "often", None, {}, {"rapl": 0}, {"rapl": True}, {"rapl": {"dram": 1}}]
+)
+def test_a_rate_of_readings_that_is_none_is_refused_with_both_ways_to_give_it(rate_hz: Any) -> None:
+    (line,) = refusal(energy={"sources": "auto", "rate_hz": rate_hz})
+    assert line == (
+        f"energy.rate_hz={rate_hz}: must be a number above 0, or one for each source: {{rapl: 100, default: 10}}"
+    )
+
+
+@pytest.mark.parametrize("rate_hz", [10, 0.5, {"default": 10}, {"rapl": 1000, "nvml": 20.0}])
+def test_a_rate_of_readings_may_be_one_for_all_or_one_for_each_source(rate_hz: Any) -> None:
+    validate(configuration(energy={"sources": "auto", "rate_hz": rate_hz}), processors=2)
+
+
 def test_a_tile_is_no_larger_than_the_batch() -> None:
     assert refusal(tile=65) == ["tile=65 is larger than batch_size=64: a mini-batch is cut into tiles"]
 

@@ -190,3 +190,15 @@ class HoldsText(PlacementPolicy):
 
     def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
         return 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeedsMoreThanItSays(PullPolicy):
+    """Compares joules with idle watts, which its needs do not name."""
+
+    def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:
+        for row in range(len(ready)):
+            if workers[row, worker].energy_j <= workers[row, worker].energy_j + system.idle_w:
+                return row
+        return -1

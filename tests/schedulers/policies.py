@@ -129,11 +129,15 @@ class NeverAnswers(PlacementPolicy):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeesWatts(PlacementPolicy):
-    """Notes the measured and the modelled watts at its first four questions; takes worker 2, a CPU."""
+    """Notes the measured and the modelled watts at its first four questions, then their age."""
+
+    answer: int = 2
+    """Worker 2 is a CPU of the test's node."""
 
     def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
         count = int(memory[0])
         memory[1 + count] = system.measured_w
         memory[5 + count] = system.modelled_w
+        memory[9 + count] = system.measured_age_s
         memory[0] += 1
-        return 2
+        return self.answer

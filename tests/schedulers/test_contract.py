@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from schedulers import PlacementPolicy, PullPolicy
 from schedulers.testing import PolicyContract
 
 BAD_PARAMETERS: dict[str, Sequence[Mapping[str, Any]]] = {
-    "EagerEnergy": [{"wait_weight": -1.0}],
+    "EagerEnergy": [{"wait_weight": -1.0}, {"wait_weight": math.inf}],
     "Edp": [{"energy_exponent": -1.0}, {"delay_exponent": -0.5}],
     "EnergyGreedy": [{"max_slowdown": 0.99}, {"transfer_w": -1.0}],
     "Erase": [{"explore": 0}, {"steal_ratio": 0.5}],
@@ -23,7 +24,14 @@ BAD_PARAMETERS: dict[str, Sequence[Mapping[str, Any]]] = {
     "HeteroEnergy": [{"end_slack": -1.0}, {"max_ratio": 0.5}],
     "LpQuota": [{"max_slowdown": 0.5}],
     "Park": [{"max_slowdown": 0.5}, {"probe_share": 1.1}, {"probe_share": -0.1}],
-    "PowerCap": [{"cap_w": 0.0}, {"gain": -0.1}, {"gain": 2.5}, {"max_age_s": -1.0}],
+    "PowerCap": [
+        {"cap_w": -1.0},
+        {"cap_share": -0.1},
+        {"cap_share": 1.1},
+        {"gain": -0.1},
+        {"gain": 2.5},
+        {"max_age_s": -1.0},
+    ],
 }
 """What each policy must refuse, beside NaN."""
 

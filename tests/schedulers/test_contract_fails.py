@@ -16,6 +16,7 @@ ELIGIBLE = "test_every_answer_is_a_worker_or_row_that_can_take_the_task"
 ALIKE = "test_compiled_and_interpreted_answer_and_remember_alike"
 TWICE = "test_the_same_course_twice_gets_the_same_answers"
 ORDER = "test_the_order_of_workers_decides_nothing_but_ties"
+NEEDS = "test_what_its_needs_do_not_name_may_be_unknown"
 AT_REST = "test_somebody_takes_a_task_on_a_machine_at_rest"
 REFUSED = "test_bad_parameters_are_refused_by_a_message_with_the_value"
 GRAPH = "test_it_finishes_a_random_graph_on_a_simulated_node"
@@ -43,6 +44,7 @@ CASES = [
     (TWICE, broken.Dice(), r"the first and the second time: answers differ"),
     (ORDER, broken.LowestNumber(), r"the answers depend on the order of the workers"),
     (ORDER, broken.LowestNumberPulls(), r"the answers depend on the order of the workers"),
+    (NEEDS, broken.NeedsMoreThanItSays(), r"what NEEDS does not name is NaN, and every worker stays idle"),
     (AT_REST, broken.WaitsForever(), r"every worker stays idle while tasks wait"),
     (GRAPH, broken.GivesUpLate(), r"policy GivesUpLate raised at task \d+ .*a hundred tasks are enough"),
     (GRAPH, broken.WaitsForever(), r"policy WaitsForever left every worker idle while task 0 "),

@@ -6,7 +6,6 @@ import pytest
 
 from schedulers import Edp
 from tests.schedulers.schedules import Job, Node, simulate
-from tests.schedulers.trained_weights import trained_sha256
 
 NODE = Node("pair", ("big", "little", "little"), {"big": (2.0, 32.0), "little": (1.0, 5.0)})
 A = {"big": (10e-3, 0.30), "little": (25e-3, 0.10)}
@@ -49,10 +48,6 @@ def test_with_the_energy_alone_it_adds_the_fewest_joules() -> None:
     """
     outcome = simulate(Edp(energy_exponent=1.0, delay_exponent=0.0), NODE, JOBS[:4])
     assert outcome.placed == ["big0", "little0", "little1", "big0"]
-
-
-def test_it_trains_to_the_weights_of_eager() -> None:
-    assert trained_sha256(Edp()) == trained_sha256("eager")
 
 
 @pytest.mark.parametrize(

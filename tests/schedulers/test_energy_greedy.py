@@ -9,7 +9,6 @@ import pytest
 
 from schedulers import EnergyGreedy
 from tests.schedulers.schedules import Job, Node, simulate
-from tests.schedulers.trained_weights import trained_sha256
 
 NODE = Node("pair", ("big", "little", "little"), {"big": (2.0, 32.0), "little": (1.0, 5.0)})
 A = {"big": (10e-3, 0.30), "little": (25e-3, 0.10)}
@@ -75,10 +74,6 @@ def test_joules_of_transfers_count_where_their_watts_are_given(transfer_w: float
     jobs = [Job({"card": (1e-3, 0.1), "core": (20e-3, 0.16)})]
     policy = EnergyGreedy(max_slowdown=10.0, transfer_w=transfer_w)
     assert simulate(policy, node, jobs, floats=2_500_000).placed == [worker]
-
-
-def test_it_trains_to_the_weights_of_eager() -> None:
-    assert trained_sha256(EnergyGreedy(max_slowdown=2.0)) == trained_sha256("eager")
 
 
 @pytest.mark.parametrize(

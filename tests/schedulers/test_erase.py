@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,14 @@ from schedulers import Erase
 from schedulers.erase import TABLE, WIDTH
 from schedulers.kinds import KEY, KINDS
 from tests.schedulers.records import empty_memory, kinds_of, system_of, task_of, workers_of
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, jobs_of, simulate
 
-NODE = SmallNode(("fast", "slow"), {"slow": (1, 6), "fast": (11, 71)})
+NODE = Node("pair", ("fast", "slow"), {"slow": (1, 6), "fast": (11, 71)})
 BY_HAND = ["fast", "fast", "fast", "slow", "fast", "slow"]
-WORK = Work({"A": {"slow": (4, 20), "fast": (1, 60)}}, [("A", ())] * 8)
+JOBS = jobs_of({"A": {"slow": (4, 20), "fast": (1, 60)}}, [("A", ())] * 8)
 
 
-def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     """Idle, the machine takes 10 + 1 + 11 = 22 W. A task takes 4 * 5 + 4 * 22 / p mJ on slow, 60 + 22 / p on fast:
     with p = 1 worker busy 108 and 82, with p = 2 64 and 71. In ms:
 
@@ -30,21 +29,21 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     8   slow is free and so is fast: p = 1, 82 < 108. slow leaves A6 to fast, which takes it until 9.
         Now p = 2 for slow, which takes A7.
     """
-    done = schedule(Erase(explore=1, steal_ratio=1.05), NODE, WORK, tmp_path)
+    done = simulate(Erase(explore=1, steal_ratio=1.05), NODE, JOBS)
     assert sorted(done.classes[:2]) == ["fast", "slow"]
     assert done.classes[2:] == BY_HAND
     assert [round(done.start_ms[task]) for task in (5, 6, 7)] == [4, 8, 8]
 
 
-def test_with_more_patience_for_joules_the_task_is_stolen(tmp_path: Path) -> None:
+def test_with_more_patience_for_joules_the_task_is_stolen() -> None:
     """71 / 64 = 1.11 < 1.25: at 4 ms fast takes A6, and at 5 ms A7."""
-    done = schedule(Erase(explore=1, steal_ratio=1.25), NODE, WORK, tmp_path)
+    done = simulate(Erase(explore=1, steal_ratio=1.25), NODE, JOBS)
     assert done.classes[5:] == ["slow", "fast", "fast"]
     assert [round(done.start_ms[task]) for task in (5, 6, 7)] == [4, 4, 5]
 
 
-def test_its_schedule_is_not_that_of_eager(tmp_path: Path) -> None:
-    assert schedule("eager", NODE, WORK, tmp_path).classes[2:] != BY_HAND
+def test_its_schedule_is_not_that_of_eager() -> None:
+    assert simulate("eager", NODE, JOBS).classes[2:] != BY_HAND
 
 
 def learned(policy: Erase, workers: np.ndarray, lengths_s: list[float]) -> np.ndarray:
@@ -103,11 +102,6 @@ def test_kinds_are_learned_apart() -> None:
 
 def test_the_table_fits_into_a_policys_memory() -> None:
     assert empty_memory().size >= TABLE + KINDS * (KEY + WIDTH)
-
-
-def test_unknown_idle_watts_are_an_error() -> None:
-    with pytest.raises(ValueError, match="idle watts are unknown"):
-        Erase().pick(0, kinds_of([1]), workers_of([0], [[1.0]]), system_of(base_w=math.nan), empty_memory())
 
 
 @pytest.mark.parametrize(

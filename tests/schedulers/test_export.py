@@ -350,11 +350,18 @@ def test_missing_or_wrong_watts_stop_the_program_before_its_first_task(
         (["schedulers.StarPUScheduler"], "schedulers.StarPUScheduler is not a policy"),
         (["eager_energy", "speed=3"], "'speed=3' sets no field of EagerEnergy; it has wait_weight"),
         (["eager_energy", "wait_weight=much"], "wait_weight of EagerEnergy is a float, got 'much'"),
-        (["eager_energy", "wait_weight=-1"], "EagerEnergy: wait_weight must be 0 or more, got -1"),
+        (
+            ["eager_energy", "wait_weight=-1"],
+            "EagerEnergy: wait_weight must be a number at least 0 and at most 1e+06, got -1",
+        ),
         ([f"{TEST_POLICIES}.Plans"], "Plans plans in Python before each epoch"),
         ([f"{TEST_POLICIES}.Uncompilable"], "policy Uncompilable: pick or a hook cannot be compiled"),
         ([f"{EXPORTABLE}.MakesAnArray"], "policy makes_an_array cannot leave Python: it calls NRT_"),
         ([f"{EXPORTABLE}.ReadsABigArray"], "the policy uses a global array"),
+        (
+            ["eager_energy", "--needs", "lengths"],
+            "EagerEnergy needs length_s, energy_j, idle_w: --needs costs, got lengths",
+        ),
         (["eager_energy", "--prefix", "/nowhere"], "run scripts/get-starpu"),
     ],
 )
@@ -420,7 +427,7 @@ def test_starpus_cholesky_ends_with_a_right_result(policy: str, exported: Export
 
 
 @pytest.mark.slow
-def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_most_of_the_work(
+def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_nearly_all_of_the_work(
     exported: Export, tmp_path: Path
 ) -> None:
     """StarPU brings measured models of mirage: 12 cores of which 3 drive the 3 GPUs."""
@@ -432,6 +439,6 @@ def test_cholesky_on_a_simulated_machine_uses_its_gpus_for_most_of_the_work(
     assert done.returncode == 0, done.stderr
     assert said_by_policy(done.stderr) == []
     workers = counts_by(stats, "name")
-    assert len(workers) == 12
+    assert sum(name.startswith("CUDA") for name in workers) == 3
     assert sum(workers.values()) == sum(CHOLESKY.values())
-    assert sum(count for name, count in workers.items() if name.startswith("CUDA")) > 408
+    assert sum(count for name, count in workers.items() if name.startswith("CUDA")) > 700

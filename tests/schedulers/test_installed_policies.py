@@ -106,23 +106,9 @@ def test_a_policy_that_misbehaves_ends_the_run_with_its_name(
         run_tasks(policy)
 
 
-def test_unknown_costs_stop_the_run_before_the_first_task() -> None:
-    with pytest.raises(starpu.CostUnknownError, match=r"EagerEnergy needs energy_j of spin on CPU 0"):
-        run_tasks(EagerEnergy(), energy_j=(float("nan"), float("nan")))
-    with pytest.raises(starpu.CostUnknownError, match=r"EagerEnergy needs length_s of spin on CPU 0"):
-        run_tasks(EagerEnergy(), length_s=(float("nan"), float("nan")))
-
-
 def test_a_policy_that_cannot_be_compiled_says_why() -> None:
     with pytest.raises(PolicyCompileError, match=r"Uncompilable: pick or a hook cannot be compiled"):
         run_tasks(Uncompilable())
-
-
-def test_a_parameter_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wait_weight must be 0 or more, got -1"):
-        EagerEnergy(wait_weight=-1.0)
-    with pytest.raises(ValueError, match=r"got nan"):
-        EagerEnergy(wait_weight=float("nan"))
 
 
 @two_workers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from schedulers import LpQuota, Park
 from schedulers.kinds import KINDS, MAX_CLASSES, add_kind, costs_by_class, find_kind
 from tests.schedulers.records import empty_memory, kinds_of, workers_of
 
@@ -40,21 +41,23 @@ def test_a_full_table_says_so() -> None:
 
 def test_costs_by_class_are_those_of_one_worker_of_each() -> None:
     workers = workers_of([1, 0, 1], [[1.0, 2.0], [np.nan, 4.0]], [[5.0, 6.0], [7.0, 8.0]])
-    lengths, energies, units, first = costs_by_class("p", kinds_of([1, 1]), workers)
+    lengths, energies, units, first = costs_by_class(LpQuota(), kinds_of([1, 1]), workers)
     np.testing.assert_array_equal(lengths, [[1, 2], [np.nan, 4]])
     np.testing.assert_array_equal(energies, [[5, 6], [np.nan, 8]])
     assert units.tolist() == [1, 2]
     assert workers[0]["worker_class"][first].tolist() == [0, 1]
 
 
-def test_an_unknown_cost_stops_the_plan() -> None:
+def test_an_unknown_cost_stops_the_plan_of_a_policy_that_needs_it() -> None:
     workers = workers_of([0], [[1.0]])
     workers["energy_j"][:] = np.nan
-    with pytest.raises(ValueError, match=r"p needs energy_j of codelet 0 on every worker: measure it first"):
-        costs_by_class("p", kinds_of([1]), workers)
+    needs = r"^policy LpQuota needs energy_j of codelet 0, .*: `python -m experiments.calibrate` measures it$"
+    with pytest.raises(ValueError, match=needs):
+        costs_by_class(LpQuota(), kinds_of([1]), workers)
+    assert np.isnan(costs_by_class(Park(), kinds_of([1]), workers)[1]).all()
 
 
 def test_too_many_classes_are_refused() -> None:
     count = MAX_CLASSES + 1
     with pytest.raises(ValueError, match=f"got {count} in {count}"):
-        costs_by_class("p", kinds_of([1]), workers_of(range(count), [[1.0] * count]))
+        costs_by_class(LpQuota(), kinds_of([1]), workers_of(range(count), [[1.0] * count]))

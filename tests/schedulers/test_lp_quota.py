@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,17 +11,17 @@ from schedulers import LpQuota
 from schedulers.kinds import KEY, KINDS
 from schedulers.lp_quota import TABLE, WIDTH
 from tests.schedulers.records import empty_memory, kinds_of, system_of, task_of, workers_of
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, jobs_of, simulate
 
-NODE = SmallNode(("core", "core"), {"core": (1, 6), "gpu": (4, 34)}, ("gpu",))
+NODE = Node("carded", ("core", "core"), {"core": (1, 6), "gpu": (4, 34)}, ("gpu",))
 BY_HAND = ["gpu0", "gpu0", "core0", "core1", "core0", "gpu0", "gpu0", "gpu0"]
-WORK = Work(
+JOBS = jobs_of(
     {"A": {"core": (4, 8), "gpu": (1, 20)}, "B": {"core": (2, 4), "gpu": (1, 20)}},
     [(kind, ()) for kind in "AABABAAA"],
 )
 
 
-def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     """Let x of the 6 A and y of the 2 B go to the GPU. The cores are busy for (4 (6-x) + 2 (2-y)) / 2 = 14 - 2x - y ms,
     the GPU for x + y. Idle, the machine takes 10 + 2 * 1 + 4 = 16 W. Moving an A costs 12 mJ and, while the cores end
     last, saves 2 ms = 32 mJ: worth it until both end together, 14 - 2x = x, at x = 14/3 and T = 14/3 ms. With a B
@@ -34,12 +33,12 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     B4 cores; core0 would end at 2 + 2, core1 at 4 + 2: core0.
     A5 28/9 - 2 > 8/9 - 1: GPU.    A6 35/9 - 3 = 8/9 > 10/9 - 1: GPU.    A7 42/9 - 4 = 6/9 > 12/9 - 1: GPU.
     """
-    done = schedule(LpQuota(), NODE, WORK, tmp_path)
-    assert done.workers == BY_HAND
+    done = simulate(LpQuota(), NODE, JOBS)
+    assert done.placed == BY_HAND
 
 
-def test_its_schedule_is_not_that_of_eager(tmp_path: Path) -> None:
-    eager = schedule("eager", NODE, WORK, tmp_path)
+def test_its_schedule_is_not_that_of_eager() -> None:
+    eager = simulate("eager", NODE, JOBS)
     assert eager.classes != [name.rstrip("01") for name in BY_HAND]
 
 
@@ -114,11 +113,6 @@ def test_a_kind_on_two_rows_of_the_plan_is_one_kind() -> None:
 
 def test_the_plan_fits_into_a_policys_memory() -> None:
     assert empty_memory().size >= TABLE + KINDS * (KEY + WIDTH)
-
-
-def test_unknown_idle_watts_stop_the_plan() -> None:
-    with pytest.raises(ValueError, match="lp_quota needs the machine's idle watts"):
-        LpQuota().plan(kinds_of([1]), workers_of([0], [[1.0]]), system_of(base_w=math.nan), empty_memory())
 
 
 @pytest.mark.parametrize("value", [0.99, math.nan])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,16 @@ from schedulers import Park
 from schedulers.kinds import KEY, KINDS
 from schedulers.park import ACTIVE, TABLE, WIDTH
 from tests.schedulers.records import empty_memory, kinds_of, system_of, workers_of
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, jobs_of, simulate
 
-NODE = SmallNode(("big", "big", "little", "little"), {"big": (1, 6), "little": (0.5, 1.5)})
-WORK = Work(
+NODE = Node("quad", ("big", "big", "little", "little"), {"big": (1, 6), "little": (0.5, 1.5)})
+JOBS = jobs_of(
     {"R": {"big": (1, 5), "little": (8, 8)}, "B": {"big": (1.2, 6), "little": (2, 2)}},
     [("R", ()), *[("B", (0,))] * 8],
 )
 
 
-def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_schedule_is_the_one_worked_out_by_hand() -> None:
     """R, then eight B. With every worker, R and x of the B on the big cores: 2 T = 1 + 1.2 x and 2 T = 2 (8 - x), so
     x = 4.6875, T = 3.3125 ms, and the deadline is 4 T = 13.25 ms. One little core (1.5 W) would take 8 + 16 ms, two
     (3 W) 12 ms, one big core (6 W) 10.6 ms: the two little ones are active.
@@ -29,22 +28,23 @@ def test_the_schedule_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
 
     0     R is ready. 0 + 12 < 13.25: in time, so the big cores leave it; a little one takes it until 8.
     8     8 + (1 - 0.094) * 12 = 18.9: late, everybody is awake. Once a B more is taken that is 17.5, then 16.2, then
-          14.8, still late: all four workers take one of B1 to B4.
+          14.8, still late: all four workers take one of B1 to B4. (The big cores would need 8 * 1.2 / 2 = 4.8 ms for
+          all of them, and with two running 1.2 + 5 * 1.2 / 2 ms: the little ones, 2 ms, do not leave theirs.)
     9.2   The big cores are free. 9.2 + (1 - 0.547) * 12 = 14.6: one takes B5. 13.28: the other takes B6.
     10    The little cores are free and active: B7 and B8, until 12. Nothing is left for the big ones at 10.4.
     """
-    done = schedule(Park(max_slowdown=4.0, probe_share=0.0), NODE, WORK, tmp_path)
+    done = simulate(Park(max_slowdown=4.0, probe_share=0.0), NODE, JOBS)
     assert done.classes[0] == "little"
-    assert sorted(done.workers[1:5]) == ["big0", "big1", "little0", "little1"]
+    assert sorted(done.placed[1:5]) == ["big0", "big1", "little0", "little1"]
     assert done.classes[5:] == ["big", "big", "little", "little"]
     assert max(done.end_ms) == pytest.approx(12, abs=0.05)
 
 
-def test_its_schedule_is_not_that_of_eager(tmp_path: Path) -> None:
+def test_its_schedule_is_not_that_of_eager() -> None:
     """With ten times as long as all workers need, 33 ms, one little core (24 ms) runs everything."""
-    ours = schedule(Park(max_slowdown=10.0, probe_share=0.0), NODE, WORK, tmp_path / "ours")
-    eager = schedule("eager", NODE, WORK, tmp_path / "eager")
-    assert len(set(ours.workers)) == 1
+    ours = simulate(Park(max_slowdown=10.0, probe_share=0.0), NODE, JOBS)
+    eager = simulate("eager", NODE, JOBS)
+    assert len(set(ours.placed)) == 1
     assert set(ours.classes) == {"little"}
     assert set(eager.classes) == {"big", "little"}
 
@@ -113,6 +113,19 @@ def test_the_pace_is_measured_while_every_worker_is_active() -> None:
     assert pick(policy, 1, 20.0, workers, memory) == -1
     assert pick(policy, 1, 39.0, workers, memory) == -1  # 39 + 0.9 * 400
     assert pick(policy, 1, 41.0, workers, memory) == 0
+
+
+def test_a_slow_worker_leaves_a_task_to_a_faster_class_that_is_awake_and_done_sooner() -> None:
+    """2 s on worker 0; 1 s on worker 1, which has 0.9 s or 1.1 s to do. Parked, worker 1 is not waited for."""
+    policy, memory = Park(max_slowdown=100.0, probe_share=0.0), empty_memory()
+    workers = workers_of([0, 1], [[2.0, 1.0]], busy_w=[1.0, 50.0])
+    policy.plan(kinds_of([100]), workers, system_of(), memory)
+    assert memory[ACTIVE : ACTIVE + 2].tolist() == [1, 0]
+    taken = []
+    for awake, available_s, count in ((0, 0.9, 1), (1, 0.9, 1), (1, 1.1, 1), (1, 0.9, 2)):
+        memory[ACTIVE + 1], workers["available_s"][0, 1] = awake, available_s
+        taken.append(policy.pick(0, kinds_of([count]), workers, system_of(), memory))
+    assert taken == [0, -1, 0, 0]
 
 
 def test_a_kind_that_is_not_planned_is_for_every_worker() -> None:

@@ -1,22 +1,46 @@
-"""Policies that plan and learn, in training and on a simulated node of 8 cores and 2 GPUs."""
+"""Every policy in training, and on a simulated node of 8 cores and 2 GPUs."""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from dahl.models import basic_cnn
-from schedulers import CompiledPolicy, Erase, HeteroEnergy, LpQuota, Park, PullPolicy
+from schedulers import (
+    CompiledPolicy,
+    EagerEnergy,
+    Edp,
+    EnergyGreedy,
+    Erase,
+    GammaMct,
+    HeteroEnergy,
+    LpQuota,
+    Park,
+    PlacementPolicy,
+    PowerCap,
+    PullPolicy,
+)
 from tests.dahl.trainers import ODD, WORKERS, synthetic, training
-from tests.schedulers.simulated_graph import SmallNode, Work, schedule
+from tests.schedulers.schedules import Node, Outcome, jobs_of, simulate
+from tests.schedulers.test_contract import POLICIES as NAMES
 
-POLICIES = [Erase(explore=2), HeteroEnergy(), LpQuota(), Park(max_slowdown=2.5)]
-each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+POLICIES = [
+    EagerEnergy(),
+    Edp(),
+    EnergyGreedy(),
+    Erase(explore=2),
+    GammaMct(),
+    HeteroEnergy(),
+    LpQuota(),
+    Park(max_slowdown=2.5),
+    PowerCap(),
+]
+CAPPED = [PowerCap(cap_share=0.0), PowerCap(cap_w=30.0)]
+"""One task at a time, and both workers, on the 12 W of an idle machine with two workers."""
 
-NODE = SmallNode(("core",) * 8, {"core": (2, 10), "gpu": (4, 120)}, ("gpu", "gpu"), base_w=20.0)
-FORK_JOIN = Work(
+NODE = Node("cpu8_gpu2", ("core",) * 8, {"core": (2, 10), "gpu": (4, 120)}, ("gpu", "gpu"), base_w=20.0)
+FORK_JOIN = jobs_of(
     {
         "wide": {"core": (2, 16), "gpu": (0.5, 58)},
         "light": {"core": (1, 8), "gpu": (0.9, 104)},
@@ -29,12 +53,19 @@ FORK_JOIN = Work(
         ("join", tuple(range(13, 25))),
         *[("wide", (25,))] * 12,
     ],
-    rounds=2,
 )
 
 
+def named(policy: PlacementPolicy | PullPolicy) -> str:
+    return type(policy).__name__
+
+
+def test_no_policy_is_left_out() -> None:
+    assert sorted(named(policy) for policy in POLICIES) == NAMES
+
+
 @cache
-def trained_sha256(policy: PullPolicy | None, workers: int) -> str:
+def trained_sha256(policy: PlacementPolicy | PullPolicy | None, workers: int) -> str:
     """The weights of basic_cnn after two epochs; None is StarPU's eager."""
     scheduler = CompiledPolicy(policy) if policy else "eager"
     with training(
@@ -45,19 +76,25 @@ def trained_sha256(policy: PullPolicy | None, workers: int) -> str:
         return trainer.weights_sha256()
 
 
-@each_policy
-def test_it_trains_to_the_same_weights_as_eager(policy: PullPolicy) -> None:
+@pytest.mark.parametrize("policy", [*POLICIES, *CAPPED], ids=named)
+def test_it_trains_to_the_same_weights_as_eager(policy: PlacementPolicy | PullPolicy) -> None:
     assert trained_sha256(policy, WORKERS) == trained_sha256(None, 1)
 
 
-@each_policy
-def test_compiled_and_interpreted_it_makes_the_same_schedule_on_8_cores_and_2_gpus(
-    policy: PullPolicy, tmp_path: Path
+@cache
+def eager_on_the_node() -> Outcome:
+    return simulate("eager", NODE, FORK_JOIN, rounds=2)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=named)
+def test_compiled_and_interpreted_it_makes_the_same_schedule_on_8_cores_and_2_gpus_and_not_eagers(
+    policy: PlacementPolicy | PullPolicy,
 ) -> None:
     compiled, interpreted = (
-        schedule(policy, NODE, FORK_JOIN, tmp_path / str(how), compiled=how) for how in (True, False)
+        simulate(policy, NODE, FORK_JOIN, rounds=2, compiled=how) for how in (True, False)
     )
     assert compiled == interpreted
-    assert len(set(compiled.workers)) > 1
-    for task, (_, before) in enumerate(FORK_JOIN.tasks):
-        assert all(compiled.end_ms[i] <= compiled.start_ms[task] for i in before)
+    assert len(set(compiled.placed)) > 1
+    assert compiled.classes != eager_on_the_node().classes
+    for task, job in enumerate(FORK_JOIN):
+        assert all(compiled.end_ms[i] <= compiled.start_ms[task] for i in job.after)

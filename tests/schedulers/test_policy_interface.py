@@ -13,7 +13,7 @@ from dahl import starpu
 from schedulers import CompiledPolicy, EagerEnergy, InterpretedPolicy
 from tests.dahl.children import run_child
 from tests.dahl.starpu_kernels import ADD, AFFINE, SPIN
-from tests.schedulers.policies import Always, EarliestFinish, Learns, Plans, RaisesAt
+from tests.schedulers.policies import Always, EarliestFinish, Learns, Plans, RaisesAt, SeesWatts
 from tests.schedulers.test_installed_policies import two_workers, watts
 
 BOTH = pytest.mark.parametrize("wrap", [CompiledPolicy, InterpretedPolicy])
@@ -217,14 +217,30 @@ starpu.Runtime(platform=NODE, scheduler=policy, watts=watts_of, replayed_watts=r
     assert seen == "[nan, 100.0, 200.0, 300.0, 40.0, 40.0, 40.0, 40.0]", done.stderr
 
 
-def test_live_watts_reach_the_policy_with_their_age() -> None:
-    runtime = starpu.Runtime(cpu_workers=1, scheduler=CompiledPolicy(Always(answer=0)), watts=watts)
-    with runtime:
-        runtime.publish_watts(123.0)
+@BOTH
+def test_live_watts_reach_the_policy_with_their_age_and_stale_ones_are_none(wrap: Callable[..., Any]) -> None:
+    live = np.full(2, np.nan)
+    policy = wrap(SeesWatts(answer=0))
+    with starpu.Runtime(cpu_workers=1, scheduler=policy, watts=watts, live_watts=live) as runtime:
+        affine = runtime.codelet("affine", AFFINE, model="costs")
+        handle = runtime.register(np.ones(4, np.float32))
+        for age_s, live_w in [(np.nan, np.nan), (1.0, 123.0), (6.0, 456.0), (0.0, np.nan)]:
+            live[:] = runtime.now_s() - age_s, live_w
+            runtime.submit(affine, [handle], affine_args(), costs=starpu.Costs([1e-3], [1e-3]))
+            runtime.wait_all()
         assert runtime._installed is not None
-        stamp_s, live_w = runtime._installed.live
-        assert live_w == 123.0
-        assert 0 <= runtime.now_s() - stamp_s < 1
+        memory = runtime._installed.memory
+    np.testing.assert_array_equal(memory[1:5], [np.nan, 123.0, np.nan, np.nan])
+    assert 1.0 <= memory[10] < 3.0
+    assert 6.0 <= memory[11] < 8.0
+
+
+def test_live_watts_that_are_not_two_numbers_are_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="two float64"),
+        starpu.Runtime(cpu_workers=1, scheduler=CompiledPolicy(Always()), live_watts=np.zeros(3)) as _,
+    ):
+        pass
 
 
 def test_replayed_watts_out_of_order_are_refused() -> None:

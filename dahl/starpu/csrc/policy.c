@@ -149,11 +149,14 @@ static double replayed_w(double now)
     return low ? dahl_state.policy.replay[2 * low - 1] : NAN;
 }
 
-/* Another thread writes them meanwhile. */
+/* Watts that are older are none: whoever reads the counters has died, or hangs. */
+#define STALE_S 5.0
+
+/* Another thread or process writes them meanwhile. */
 static double live(int which)
 {
     double value;
-    __atomic_load(&dahl_state.policy.live[which], &value, __ATOMIC_RELAXED);
+    __atomic_load(&dahl_state.policy.live[which], &value, __ATOMIC_ACQUIRE);
     return value;
 }
 
@@ -168,15 +171,21 @@ dahl_system_view dahl_view_system(double now)
         view.running_count += queued;
         view.modelled_w += queued ? policy->busy_w[w] : policy->idle_w[w];
     }
-    view.measured_w = policy->replay ? replayed_w(now) : live(1);
-    view.measured_age_s = policy->replay ? 0.0 : now - live(0);
+    if (policy->replay) {
+        view.measured_w = replayed_w(now);
+        return view;
+    }
 #ifndef DAHL_EXPORTED
-    if (dahl_state.simgrid && !policy->replay) {
+    if (dahl_state.simgrid) {
         double net_w;
         view.measured_age_s = now - dahl_meter(now, &net_w);
         view.measured_w = policy->base_w + view.idle_w + net_w;
+        return view;
     }
 #endif
+    /* The stamp first, as it is written last: watts are then at least as new as their stamp. */
+    view.measured_age_s = now - live(0);
+    view.measured_w = view.measured_age_s <= STALE_S ? live(1) : NAN;
     return view;
 }
 
