@@ -283,4 +283,5 @@ class Context:
     ) -> float:
         """Joules above idle: by the watts of this kind of task where they were measured, else by the worker's."""
         own_w = self._cost_model.watts(worker, operation, shapes, scalars) if self._cost_model else UNKNOWN
-        return energy_j(self._watts, worker, length_s) if math.isnan(own_w) else own_w * length_s
+        known = not math.isnan(own_w)
+        return own_w * length_s if known else energy_j(self._watts, worker, length_s, operation.name)

@@ -114,6 +114,30 @@ class MeasuredCosts(CostModel):
 
 @final
 @dataclass(frozen=True)
+class FirstKnownCosts(CostModel):
+    """Seconds and watts from the first of some models that knows them."""
+
+    models: tuple[CostModel, ...]
+
+    def length_s(
+        self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any
+    ) -> float:
+        for model in self.models:
+            seconds = model.length_s(worker, operation, shapes, scalars)
+            if not math.isnan(seconds):
+                return seconds
+        return UNKNOWN
+
+    def watts(self, worker: Worker, operation: Operation, shapes: Mapping[str, Any], scalars: Any) -> float:
+        for model in self.models:
+            watts = model.watts(worker, operation, shapes, scalars)
+            if not math.isnan(watts):
+                return watts
+        return UNKNOWN
+
+
+@final
+@dataclass(frozen=True)
 class Estimates:
     """How far what is expected of tasks is from what they take, to see how robust a policy is against it.
 
@@ -142,9 +166,9 @@ class Estimates:
         return factor * math.exp(self.noise * float(normal))
 
 
-def energy_j(watts: MachineWatts | None, worker: Worker, length_s: float) -> float:
-    """Return the joules, net of the worker's idle watts, of keeping it busy for so long; NaN where unknown."""
+def energy_j(watts: MachineWatts | None, worker: Worker, length_s: float, codelet: str = "") -> float:
+    """Return the joules, net of the worker's idle watts, of running a codelet for so long; NaN where unknown."""
     if watts is None:
         return UNKNOWN
     own = watts.workers[worker.id]
-    return length_s * (own.busy_w - own.idle_w)
+    return length_s * (own.busy_w_by_codelet.get(codelet, own.busy_w) - own.idle_w)

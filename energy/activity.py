@@ -15,10 +15,18 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 TaskRecords = npt.NDArray[Any] | Mapping[str, Any]
-"""Arrays of one length by name: `worker`, `start_s`, `end_s`, `codelet`. A structured array or a mapping."""
+"""Arrays of one length by name: `worker`, `start_s`, `end_s`, `codelet`. A structured array or a mapping.
+
+A mapping may hold `transfers` besides: a `Transfers`.
+"""
 
 BASE = "base"
 """The channel of the watts that flow whatever the workers do."""
+LINK = "link"
+"""The channel of the joules that moving data between memories takes."""
+
+DEFAULT_STAYS_AWAKE_S = 0.0002
+"""As dahl/starpu/csrc/idle.c has it."""
 
 _CHANNEL_OF_ARCH = {"cpu": "cpu", "cuda": "gpu"}
 _CLOCK_ROUNDING_S = 1e-9
@@ -42,15 +50,34 @@ class WorkerPower:
     """In place of `busy_w` while running these codelets, named as the trace's `codelet` column does."""
     channel: str = "cpu"
     """Where its joules are counted: `cpu` or `gpu`."""
+    parked_w: float | None = None
+    """After `PowerModel.park_after_s` without a task; None: `idle_w`."""
+
+    @property
+    def asleep_w(self) -> float:
+        """The least that it draws."""
+        return self.idle_w if self.parked_w is None else self.parked_w
 
     def __post_init__(self) -> None:
         _check_watts("idle_w", self.idle_w, 0.0)
+        if self.parked_w is not None:
+            _check_watts("parked_w", self.parked_w, 0.0)
+            _check_watts("idle_w", self.idle_w, self.parked_w, "parked_w")
         _check_watts("busy_w", self.busy_w, self.idle_w, "idle_w")
         _check_watts("polling_w", self.polling_w, self.idle_w, "idle_w")
         for codelet, watts in self.busy_w_by_codelet.items():
             _check_watts(f"busy_w_by_codelet[{codelet!r}]", watts, self.idle_w, "idle_w")
-        if self.channel == BASE:
-            raise ValueError(f"channel {BASE!r} is the machine's own, a worker needs another")
+        if self.channel in (BASE, LINK):
+            raise ValueError(f"channel {self.channel!r} is the machine's own, a worker needs another")
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """What moving data took from `start_s` to `end_s`, spread evenly over it: when each piece moved is not known."""
+
+    start_s: float
+    end_s: float
+    joules: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +86,21 @@ class PowerModel:
 
     base_w: float
     workers: tuple[WorkerPower, ...]
-    stays_awake_s: float = 0.0002
+    stays_awake_s: float = DEFAULT_STAYS_AWAKE_S
     """For so long after the last task the lowest CPU worker polls before it sleeps too; infinite: it never does.
 
     StarPU's blocking drivers never let the last awake worker sleep, and dahl/starpu/csrc/idle.c does so after 0.2 ms.
     Where there is no CPU worker it is worker 0.
     """
+    park_after_s: float = 0.0
+    """For so long without a task a worker draws its `idle_w`, then its `parked_w`."""
+    has_links: bool = False
+    """Whether moving data takes joules of its own, in the channel `link`."""
 
     def __post_init__(self) -> None:
         _check_watts("base_w", self.base_w, 0.0)
+        if not self.park_after_s >= 0:
+            raise ValueError(f"park_after_s must be at least 0, got {self.park_after_s}")
         if not self.stays_awake_s >= 0:
             raise ValueError(f"stays_awake_s must be at least 0, got {self.stays_awake_s}")
         if not self.workers:
@@ -75,8 +108,9 @@ class PowerModel:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """`base`, then the workers' channels in the order in which they appear."""
-        return (BASE, *dict.fromkeys(worker.channel for worker in self.workers))
+        """`base`, then the workers' channels in the order in which they appear, then `link` where there is one."""
+        own = dict.fromkeys(worker.channel for worker in self.workers)
+        return (BASE, *own, *((LINK,) if self.has_links else ()))
 
     @property
     def idle_w(self) -> dict[str, float]:
@@ -84,7 +118,7 @@ class PowerModel:
         watts = dict.fromkeys(self.channels, 0.0)
         watts[BASE] = self.base_w
         for worker in self.workers:
-            watts[worker.channel] += worker.idle_w
+            watts[worker.channel] += worker.asleep_w
         return watts
 
     @property
@@ -106,7 +140,7 @@ def power_model_for(watts: Mapping[str, Any], archs: Sequence[str]) -> PowerMode
     return PowerModel(
         base_w=watts["base_w"],
         workers=tuple(by_arch[arch] for arch in archs),
-        **{key: float(watts[key]) for key in ("stays_awake_s",) if key in watts},
+        stays_awake_s=float(watts.get("stays_awake_s", DEFAULT_STAYS_AWAKE_S)),
     )
 
 
@@ -219,19 +253,47 @@ def _spans(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) 
     channels = {channel: index for index, channel in enumerate(model.channels)}
     channel_of = np.array([channels[power.channel] for power in model.workers], dtype=np.intp)
     extra_w = _extra_watts(model, worker, codelet[inside])
-    busy = _Spans(channel_of[worker], starts_s, ends_s, extra_w)
+    spans = [_Spans(channel_of[worker], starts_s, ends_s, extra_w)]
     awake = model.workers[model.awake_worker]
     polling_w = awake.polling_w - awake.idle_w
-    if model.stays_awake_s == 0 or polling_w == 0:
-        return busy
-    from_s, to_s = _polling(model, starts_s, ends_s, start_s, end_s)
-    polling = _Spans(
-        np.full(from_s.size, channels[awake.channel], dtype=np.intp),
-        from_s,
-        to_s,
-        np.full(from_s.size, polling_w),
-    )
-    return _Spans(*(np.concatenate(pair) for pair in zip(busy, polling, strict=True)))
+    if model.stays_awake_s > 0 and polling_w > 0:
+        from_s, to_s = _polling(model, starts_s, ends_s, start_s, end_s)
+        spans.append(_span(channels[awake.channel], from_s, to_s, polling_w))
+    for index, power in enumerate(model.workers):
+        if power.asleep_w < power.idle_w and model.park_after_s > 0:
+            own = worker == index
+            from_s, to_s = _all_idle(starts_s[own], ends_s[own], start_s, end_s)
+            to_s = np.minimum(to_s, from_s + model.park_after_s)
+            spans.append(_span(channel_of[index], from_s, to_s, power.idle_w - power.asleep_w))
+    if model.has_links:
+        spans.append(_transfers(channels[LINK], tasks, start_s, end_s))
+    return _Spans(*(np.concatenate(parts) for parts in zip(*spans, strict=True)))
+
+
+def _span(channel: int | np.intp, from_s: Floats, to_s: Floats, extra_w: float) -> _Spans:
+    return _Spans(np.full(from_s.size, channel, dtype=np.intp), from_s, to_s, np.full(from_s.size, extra_w))
+
+
+def _transfers(channel: int, tasks: TaskRecords, start_s: float, end_s: float) -> _Spans:
+    moved = tasks.get("transfers") if isinstance(tasks, Mapping) else None
+    if moved is None or moved.end_s <= moved.start_s:
+        return _span(channel, np.empty(0), np.empty(0), 0.0)
+    from_s, to_s = np.clip([moved.start_s, moved.end_s], start_s, end_s)
+    watts = moved.joules / (moved.end_s - moved.start_s)
+    return _span(channel, np.array([from_s]), np.array([to_s]), watts)
+
+
+def awake_idle_j(model: PowerModel, tasks: TaskRecords, start_s: float, end_s: float) -> float:
+    """What workers without a task draw above their parked watts until they park, in joules."""
+    worker, starts_s, ends_s, _ = _checked(tasks, len(model.workers))
+    starts_s, ends_s = np.clip(starts_s, start_s, end_s), np.clip(ends_s, start_s, end_s)
+    joules = 0.0
+    for index, power in enumerate(model.workers):
+        own = (worker == index) & (ends_s > starts_s)
+        from_s, to_s = _all_idle(starts_s[own], ends_s[own], start_s, end_s)
+        awake_s = np.minimum(to_s - from_s, model.park_after_s).sum()
+        joules += float(awake_s) * (power.idle_w - power.asleep_w)
+    return joules
 
 
 def polling_spans(
@@ -291,10 +353,10 @@ def _check_overlap(worker: npt.NDArray[np.intp], start_s: Floats, end_s: Floats)
 
 
 def _extra_watts(model: PowerModel, worker: npt.NDArray[np.intp], codelet: npt.NDArray[Any]) -> Floats:
-    extra_w = np.array([power.busy_w - power.idle_w for power in model.workers])[worker]
+    extra_w = np.array([power.busy_w - power.asleep_w for power in model.workers])[worker]
     for name in {name for power in model.workers for name in power.busy_w_by_codelet}:
         watts = np.array(
-            [power.busy_w_by_codelet.get(name, power.busy_w) - power.idle_w for power in model.workers]
+            [power.busy_w_by_codelet.get(name, power.busy_w) - power.asleep_w for power in model.workers]
         )
         if codelet.size and isinstance(name, str) != (codelet.dtype.kind in "OTU"):
             raise ActivityError(f"busy_w_by_codelet names {name!r}, the trace's codelets are {codelet.dtype}")

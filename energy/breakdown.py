@@ -6,7 +6,7 @@ Worker by worker, the window is cut by the trace of the tasks, and each stretch 
 * polling: once no worker runs a task, the stretch in which one is still awake and looks for some;
 * scheduling: a worker without a task, whose next one is ready already and needs no transfer (it lives in the host's
   memory): the time of the decision, of the queue and of waking up;
-* transfers: the same on a worker with a memory of its own, which waits for data;
+* transfers: the same on a worker with a memory of its own, which waits for data, and what moving them takes;
 * sleep: the rest of the workers' time;
 * base: what flows whatever the workers do.
 
@@ -22,7 +22,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from energy.activity import Floats, PowerModel, TaskRecords, activity_energy, polling_spans
+from energy.activity import (
+    LINK,
+    Floats,
+    PowerModel,
+    TaskRecords,
+    activity_energy,
+    awake_idle_j,
+    polling_spans,
+)
 from energy.source import Quality
 
 _HOST_CHANNEL = "cpu"
@@ -72,17 +80,20 @@ def break_down(
         if own_polling_s:
             wait_s -= _overlap_s(wait_from_s, wait_to_s, polling_from_s, polling_to_s)
         kind = "scheduling" if worker.channel == _HOST_CHANNEL else "transfers"
-        waits_s[kind] += wait_s * worker.idle_w
-        busy_idle_j += worker.idle_w * busy_s
-        sleep_j += worker.idle_w * ((end_s - start_s) - busy_s - wait_s - own_polling_s)
-    extra_polling_j = polling_s * (awake.polling_w - awake.idle_w)
-    compute_j = busy_idle_j + sum(energy.net_j for energy in whole.values()) - extra_polling_j
+        waits_s[kind] += wait_s * worker.asleep_w
+        busy_idle_j += worker.asleep_w * busy_s
+        sleep_j += worker.asleep_w * ((end_s - start_s) - busy_s - wait_s - own_polling_s)
+    extra_polling_j = polling_s * (awake.polling_w - awake.asleep_w)
+    awake_j = awake_idle_j(model, tasks, start_s, end_s)
+    link_j = whole[LINK].net_j if LINK in whole else 0.0
+    net_j = sum(energy.net_j for energy in whole.values())
+    compute_j = busy_idle_j + net_j - extra_polling_j - awake_j - link_j
     parts = {
         "compute_j": compute_j,
         "polling_j": polling_s * awake.polling_w,
-        "sleep_j": sleep_j,
+        "sleep_j": sleep_j + awake_j,
         "scheduling_j": waits_s["scheduling"],
-        "transfers_j": waits_s["transfers"],
+        "transfers_j": waits_s["transfers"] + link_j,
         "base_j": model.base_w * (end_s - start_s),
     }
     remainder_j = None if total_j is None else total_j - math.fsum(parts.values())

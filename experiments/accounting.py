@@ -18,6 +18,7 @@ from energy import (
     PowerModel,
     PowerStream,
     Snapshot,
+    Transfers,
     Window,
     WindowEnergy,
     break_down,
@@ -71,8 +72,10 @@ class Meter:
         *,
         write_tasks: bool,
         write_decisions: bool,
+        link_joule_per_byte: np.ndarray | None = None,
     ) -> None:
         self._runtime = runtime
+        self._link_joule_per_byte = link_joule_per_byte
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
@@ -120,12 +123,13 @@ class Meter:
         opened.window.stop()
         end_s = self._runtime.now_s()
         tasks = self._take_tasks()
-        energy = opened.energy = opened.window.close(tasks, opened.start_s, end_s)
+        activity = {**tasks, **self._take_transfers(opened.start_s, end_s)}
+        energy = opened.energy = opened.window.close(activity, opened.start_s, end_s)
         last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
         self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
         self._write_tasks(opened, tasks)
-        self._write_batches(opened, tasks)
-        self._write_breakdown(energy, tasks, opened.start_s, end_s, last_epoch)
+        self._write_batches(opened, activity)
+        self._write_breakdown(energy, activity, opened.start_s, end_s, last_epoch)
         self._write_decisions(opened.name, opened.epoch)
         self._tell(energy, last_epoch)
         self._tell_trouble(energy)
@@ -170,6 +174,13 @@ class Meter:
         """The tasks that ended since the last call, by column, with the codelets' names."""
         records = self._runtime.take_trace()
         return {**self._columns(records), "tile": np.ascontiguousarray(records["tag"])}
+
+    def _take_transfers(self, start_s: float, end_s: float) -> dict[str, Transfers]:
+        """What moving data took since the last call, where the platform's links take joules."""
+        if self._link_joule_per_byte is None:
+            return {}
+        joules = float((self._runtime.take_transfers() * self._link_joule_per_byte).sum())
+        return {"transfers": Transfers(start_s, end_s, joules)}
 
     def _columns(self, records: np.ndarray) -> dict[str, Any]:
         """Records by column, with the codelets' names."""

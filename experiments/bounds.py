@@ -175,7 +175,8 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
     move_s = least_move_s(context.runtime.platform)
     for graph, times in graphs:
         kinds = []
-        for _, costs in graph.codelets():
+        for task in graph.tasks():
+            costs = task.costs
             assert costs is not None, "a simulated task has costs"
             if costs.footprint not in rows:
                 rows[costs.footprint] = len(rows)
@@ -217,12 +218,15 @@ def describe_graphs(context: Context, graphs: Sequence[tuple[TaskGraph, int]]) -
     parts = []
     for graph, times in graphs:
         tasks = []
-        for (codelet, costs), accesses in zip(graph.codelets(), graph.accesses(), strict=True):
+        for task, accesses in zip(graph.tasks(), graph.accesses(), strict=True):
+            costs = task.costs
             assert costs is not None, "a simulated task has costs"
             if costs.footprint not in rows:
                 rows[costs.footprint] = len(rows)
                 kind, work = context.work[costs.footprint]
-                kinds[costs.footprint] = TaskKind(codelet.name, kind, work.flops, work.bytes, codelet.arches)
+                kinds[costs.footprint] = TaskKind(
+                    task.codelet.name, kind, work.flops, work.bytes, task.codelet.arches
+                )
             for handle, _ in accesses:
                 if id(handle) not in data:
                     data[id(handle)] = len(sizes)

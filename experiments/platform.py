@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from dahl.costs import Rates, RooflineCosts
-from dahl.starpu import Gpu, Link, Platform, Worker
+import numpy as np
+import numpy.typing as npt
+
+from dahl.costs import CostModel, FirstKnownCosts, MeasuredCosts, Rates, RooflineCosts
+from dahl.ops import OPERATIONS
+from dahl.starpu import Gpu, Link, Noise, Platform, Worker
 from energy import PowerModel, WorkerPower
+from experiments.node_fields import PlatformError, check_class, check_link, check_number
 
-KINDS = ("conv", "gemm", "memory")
-CPU_FIELDS = {"count", "gflop_per_s", "gbyte_per_s", "launch_us", "idle_w", "busy_w"}
-GPU_FIELDS = CPU_FIELDS | {"memory_gbyte", "link"}
-LINK_FIELDS = {"gbyte_per_s", "latency_us"}
-
-
-class PlatformError(ValueError):
-    """A platform's description does not describe a machine; the message names the field."""
+OPERATION_KINDS: Mapping[str, str] = {name: operation.kind for name, operation in OPERATIONS.items()}
+"""The kind of kernel of each operation of a network."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class SimulatedNode:
-    """A node that does not have to exist; configs/platform/*.yaml describe some.
+    """A node that does not have to exist; configs/platform/*.yaml describe some, docs/simulation.md every field.
 
-    ``cpu`` and ``gpu`` map the name of a worker class to its fields: ``count``, ``gflop_per_s`` by kind of kernel
-    (conv, gemm, memory), ``gbyte_per_s``, ``launch_us`` (what a task takes at least), ``idle_w`` and ``busy_w``; a GPU
-    has ``memory_gbyte`` and ``link`` (``gbyte_per_s``, ``latency_us``) besides. Each GPU takes one CPU core to drive
-    it, whose watts are the GPU's.
+    ``cpu`` and ``gpu`` map the name of a worker class to its fields. Each GPU takes one CPU core to drive it, whose
+    watts are the GPU's. ``peer_link`` joins any two GPUs directly; without it their data pass through the host.
+    A worker without a task for ``park_after_s`` draws its ``parked_w``. ``noise`` is the sigma of the lognormal
+    variation of tasks' lengths. Raises PlatformError, which names the field.
     """
 
     name: str
     base_w: float
     cpu: Mapping[str, Mapping[str, Any]]
     gpu: Mapping[str, Mapping[str, Any]]
+    peer_link: Mapping[str, Any] | None = None
+    park_after_s: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.base_w >= 0 and math.isfinite(self.base_w)):
-            raise PlatformError(f"platform {self.name}: base_w must be 0 or more, got {self.base_w}")
-        for classes, wanted in ((self.cpu, CPU_FIELDS), (self.gpu, GPU_FIELDS)):
-            for name, fields in classes.items():
-                self._check(name, fields, wanted)
-        if set(self.cpu) & set(self.gpu):
-            raise PlatformError(
-                f"platform {self.name}: a CPU and a GPU class are both called {set(self.cpu) & set(self.gpu)}"
-            )
+        where = f"platform {self.name}"
+        for field in ("base_w", "park_after_s", "noise"):
+            check_number(where, field, getattr(self, field))
+        for name, fields in self.cpu.items():
+            check_class(f"{where}, {name}", fields, gpu=False)
+        for name, fields in self.gpu.items():
+            check_class(f"{where}, {name}", fields, gpu=True)
+        if self.peer_link is not None:
+            check_link(f"{where}, peer_link", self.peer_link)
+        if shared := set(self.cpu) & set(self.gpu):
+            raise PlatformError(f"{where}: a CPU and a GPU class are both called {', '.join(shared)}")
+        self._check_workers()
 
     @property
     def platform(self) -> Platform:
@@ -55,61 +59,100 @@ class SimulatedNode:
         gpus = tuple(
             self._gpu(name, fields) for name, fields in self.gpu.items() for _ in range(fields["count"])
         )
-        return Platform(name=self.name, cpu_classes=cpus, gpus=gpus)
+        peer_link = None if self.peer_link is None else _link(self.peer_link)
+        return Platform(name=self.name, cpu_classes=cpus, gpus=gpus, peer_link=peer_link)
 
     @property
-    def costs(self) -> RooflineCosts:
-        """The expected length of operations on each worker class."""
-        return RooflineCosts(
-            {
-                name: Rates(
-                    {kind: rate * 1e9 for kind, rate in fields["gflop_per_s"].items()},
-                    fields["gbyte_per_s"] * 1e9,
-                    fields["launch_us"] * 1e-6,
-                )
-                for name, fields in (*self.cpu.items(), *self.gpu.items())
-            }
-        )
+    def costs(self) -> CostModel:
+        """The expected length of operations on each worker class: from its table, else from its rates."""
+        rates = {
+            name: Rates(
+                {kind: rate * 1e9 for kind, rate in fields["gflop_per_s"].items()},
+                fields["gbyte_per_s"] * 1e9,
+                fields["launch_us"] * 1e-6,
+            )
+            for name, fields in self._classes()
+            if "gflop_per_s" in fields
+        }
+        measured = {name: fields["seconds"] for name, fields in self._classes() if "seconds" in fields}
+        roofline = RooflineCosts(rates)
+        return FirstKnownCosts((MeasuredCosts(measured), roofline)) if measured else roofline
 
-    def power_model(self, workers: Sequence[Worker]) -> PowerModel:
-        """Return the watts of these workers; in a simulation idle workers sleep, so nobody polls."""
+    def power_model(
+        self, workers: Sequence[Worker], kinds: Mapping[str, str] = OPERATION_KINDS
+    ) -> PowerModel:
+        """Return the watts of these workers; in a simulation idle workers sleep, so nobody polls.
+
+        ``kinds`` tells by a codelet's name which kind of kernel it runs.
+        """
         own = []
         for worker in workers:
             fields = (self.cpu if worker.arch == "cpu" else self.gpu)[worker.worker_class]
-            idle_w, busy_w = float(fields["idle_w"]), float(fields["busy_w"])
-            channel = "cpu" if worker.arch == "cpu" else "gpu"
-            own.append(WorkerPower(idle_w=idle_w, busy_w=busy_w, polling_w=idle_w, channel=channel))
-        return PowerModel(base_w=float(self.base_w), workers=tuple(own), stays_awake_s=0.0)
+            idle_w, by_kind = float(fields["idle_w"]), fields.get("busy_w_by_kind", {})
+            own.append(
+                WorkerPower(
+                    idle_w=idle_w,
+                    busy_w=float(fields["busy_w"]),
+                    polling_w=idle_w,
+                    parked_w=float(fields.get("parked_w", idle_w)),
+                    busy_w_by_codelet={
+                        codelet: float(by_kind[kind]) for codelet, kind in kinds.items() if kind in by_kind
+                    },
+                    channel="cpu" if worker.arch == "cpu" else "gpu",
+                )
+            )
+        return PowerModel(
+            base_w=float(self.base_w),
+            workers=tuple(own),
+            stays_awake_s=0.0,
+            park_after_s=float(self.park_after_s),
+            has_links=self.transfers_cost_joules,
+        )
+
+    def length_noise(self, seed: int) -> Noise | None:
+        """Return how tasks' lengths vary; None where they do not."""
+        return Noise(sigma=float(self.noise), seed=seed) if self.noise else None
+
+    @property
+    def transfers_cost_joules(self) -> bool:
+        """Whether any link takes joules for the data that it moves."""
+        links = [fields["link"] for fields in self.gpu.values()]
+        return any(link.get("joule_per_gbyte", 0) > 0 for link in (*links, self.peer_link or {}))
+
+    def link_joule_per_byte(self, workers: Sequence[Worker]) -> npt.NDArray[np.float64]:
+        """Return the joules of a byte from one memory node (row) to another (column)."""
+        count = 1 + max((worker.memory_node for worker in workers), default=0)
+        to_host = np.zeros(count)
+        for worker in workers:
+            if worker.arch == "cuda":
+                link = self.gpu[worker.worker_class]["link"]
+                to_host[worker.memory_node] = link.get("joule_per_gbyte", 0.0) * 1e-9
+        between = to_host[:, None] + to_host[None, :]
+        if self.peer_link is not None:
+            between[1:, 1:] = self.peer_link.get("joule_per_gbyte", 0.0) * 1e-9
+        np.fill_diagonal(between, 0.0)
+        return between
+
+    def _classes(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        return (*self.cpu.items(), *self.gpu.items())
 
     def _gpu(self, name: str, fields: Mapping[str, Any]) -> Gpu:
-        link = Link(
-            bandwidth_bytes_per_s=fields["link"]["gbyte_per_s"] * 1e9,
-            latency_s=fields["link"]["latency_us"] * 1e-6,
+        return Gpu(
+            worker_class=name, memory_bytes=round(fields["memory_gbyte"] * 1e9), link=_link(fields["link"])
         )
-        return Gpu(worker_class=name, memory_bytes=round(fields["memory_gbyte"] * 1e9), link=link)
 
-    def _check(self, name: str, fields: Mapping[str, Any], wanted: set[str]) -> None:
-        where = f"platform {self.name}, {name}"
-        if set(fields) != wanted:
-            odd = ", ".join(sorted(set(fields) ^ wanted))
-            raise PlatformError(f"{where}: takes {', '.join(sorted(wanted))}; missing or unknown: {odd}")
-        if set(fields["gflop_per_s"]) != set(KINDS):
-            raise PlatformError(
-                f"{where}: gflop_per_s takes {', '.join(KINDS)}, got {sorted(fields['gflop_per_s'])}"
-            )
-        link = fields.get("link", {})
-        if "link" in wanted and set(link) != LINK_FIELDS:
-            raise PlatformError(f"{where}: link takes {', '.join(sorted(LINK_FIELDS))}, got {sorted(link)}")
-        numbers = {key: value for key, value in fields.items() if key not in ("gflop_per_s", "link")}
-        numbers |= {f"gflop_per_s.{kind}": rate for kind, rate in fields["gflop_per_s"].items()}
-        numbers |= {f"link.{key}": value for key, value in link.items()}
-        for key, value in numbers.items():
-            least = 0 if key in ("idle_w", "busy_w", "link.latency_us") else math.ulp(0)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise PlatformError(
-                    f"{where}: {key} must be a number {'of 0 or more' if not least else 'above 0'}, got {value!r}"
-                )
-        if not isinstance(fields["count"], int):
-            raise PlatformError(f"{where}: count must be whole, got {fields['count']!r}")
-        if fields["busy_w"] < fields["idle_w"]:
-            raise PlatformError(f"{where}: busy_w {fields['busy_w']} is below idle_w {fields['idle_w']}")
+    def _check_workers(self) -> None:
+        """Refuse a node on which some operation has no worker: nothing would run it."""
+        cores = sum(fields["count"] for fields in self.cpu.values())
+        gpus = sum(fields["count"] for fields in self.gpu.values())
+        if cores > gpus:
+            return
+        only = sorted(name for name, operation in OPERATIONS.items() if "cuda" not in operation.arches)
+        raise PlatformError(
+            f"platform {self.name}: cpu has {cores} cores, and {gpus} GPUs take one each to be driven, so no CPU "
+            f"worker is left for {', '.join(only)}; give a CPU class a higher count"
+        )
+
+
+def _link(fields: Mapping[str, Any]) -> Link:
+    return Link(bandwidth_bytes_per_s=fields["gbyte_per_s"] * 1e9, latency_s=fields["latency_us"] * 1e-6)

@@ -102,13 +102,23 @@ def _remarks(summaries: Sequence[Summary]) -> list[str]:
         said.append(
             "Simulated: seconds from SimGrid, joules from a platform's assumed watts; no machine was measured."
         )
-    counts = [
-        (*_column(summary), summary["scheduler"]) for summary in summaries if summary["status"] == "finished"
-    ]
+    finished = [summary for summary in summaries if summary["status"] == "finished"]
+    runs = [_run(summary, number) for number, summary in enumerate(finished)]
+    counts = [run[:-1] for run in dict.fromkeys(runs)]
     most = max((counts.count(key) for key in counts), default=0)
     if most > 1:
         said.append(f"Medians of up to {most} runs.")
+    if len(set(runs)) < len(runs):
+        said.append(
+            "A simulation that was repeated has the same digits: it counts as one run and has no spread."
+        )
     return said
+
+
+def _run(summary: Summary, number: int) -> tuple[Any, ...]:
+    """What tells a finished run from others: a simulation's repeat is the same run once more."""
+    own = (summary["seconds_per_epoch"], summary["joules_per_epoch"]) if summary["simulated"] else number
+    return (*_column(summary), summary["scheduler"], own)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -65,6 +65,7 @@ def _inside(
                     events,
                     write_tasks=config["trace"],
                     write_decisions=workload.explains,
+                    link_joule_per_byte=workload.link_joule_per_byte(runtime.workers),
                 )
             )
         )

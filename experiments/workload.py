@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from hydra.utils import instantiate
 
 from dahl import starpu
@@ -17,7 +18,7 @@ from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, sele
 from energy.sampler import DEFAULT_RATE
 from experiments.events import EventWriter, report_stderr
 from experiments.graphs import GraphDescription, GraphError, GraphWorkload
-from experiments.platform import SimulatedNode
+from experiments.platform import OPERATION_KINDS, SimulatedNode
 from experiments.policies import load_scheduler
 from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
 
@@ -55,6 +56,7 @@ class Workload:
             scheduler=self._installable(),
             explain=self.explains,
             platform=self.platform.platform if self.platform else None,
+            noise=self.platform.length_noise(self.config["seed"]) if self.platform else None,
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
@@ -95,8 +97,15 @@ class Workload:
     def power_model(self, workers: Sequence[starpu.Worker]) -> PowerModel:
         """The watts assumed of these workers."""
         if self.platform:
-            return self.platform.power_model(workers)
+            kinds = {kind.name: kind.kind for kind in self.graph.kinds} if self.graph else OPERATION_KINDS
+            return self.platform.power_model(workers, kinds)
         return power_model_for(self.config["energy"]["model"], [worker.arch for worker in workers])
+
+    def link_joule_per_byte(self, workers: Sequence[starpu.Worker]) -> npt.NDArray[np.float64] | None:
+        """The joules of a byte between two memory nodes; None where moving data takes none of its own."""
+        if self.platform is None or not self.platform.transfers_cost_joules:
+            return None
+        return self.platform.link_joule_per_byte(workers)
 
     @property
     def needs_costs(self) -> bool:
@@ -113,7 +122,12 @@ def machine_watts(model: PowerModel) -> starpu.MachineWatts:
     return starpu.MachineWatts(
         base_w=model.base_w,
         workers=tuple(
-            starpu.WorkerWatts(worker.idle_w, worker.busy_w, channels.index(worker.channel))
+            starpu.WorkerWatts(
+                worker.idle_w,
+                worker.busy_w,
+                channels.index(worker.channel),
+                {str(name): watts for name, watts in worker.busy_w_by_codelet.items()},
+            )
             for worker in model.workers
         ),
     )

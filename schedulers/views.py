@@ -83,5 +83,6 @@ SYSTEM = np.dtype(
 """The machine: ``idle_w`` sums the workers' idle watts, ``base_w`` is the rest of the machine.
 
 ``modelled_w`` adds up the base and each worker's idle or busy watts, as they are now. ``measured_w`` are the live watts
-of a counter, ``measured_age_s`` old, or of a trace that is replayed; NaN without one, and beyond 5 s of age.
+of a counter, ``measured_age_s`` old, or of a trace that is replayed; NaN without one, and beyond 5 s of age. A
+simulated machine's meter tells the mean of the last millisecond.
 """

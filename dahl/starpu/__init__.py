@@ -32,6 +32,7 @@ from dahl.starpu.errors import (
     VariantError,
 )
 from dahl.starpu.kernel import Kernel, Operand, compile_kernel, inline_kernel
+from dahl.starpu.noise import Noise
 from dahl.starpu.platform import Gpu, Link, Platform
 from dahl.starpu.policy import MachineWatts, Policy, TaskKind, WorkerState, WorkerWatts
 from dahl.starpu.runtime import Runtime
@@ -60,6 +61,7 @@ __all__ = [
     "NoEligibleWorkerError",
     "NoSimGridError",
     "NoWorkerError",
+    "Noise",
     "NotRunningError",
     "Operand",
     "OutOfMemoryError",

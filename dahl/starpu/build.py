@@ -21,7 +21,18 @@ HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
 VARIANTS = ("native", "simgrid", "polling")
 DEFAULT_VARIANTS = ("native", "simgrid")
-C_FILES = ("runtime.c", "idle.c", "tasks.c", "policy.c", "placement.c", "pull.c", "watch.c")
+C_FILES = (
+    "runtime.c",
+    "idle.c",
+    "tasks.c",
+    "policy.c",
+    "placement.c",
+    "pull.c",
+    "watch.c",
+    "simgrid_locks.c",
+    "simulated.c",
+    "transfers.c",
+)
 
 
 class BuildError(RuntimeError):

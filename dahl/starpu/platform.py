@@ -52,12 +52,14 @@ class Platform:
     """A simulated machine.
 
     ``cpu_classes`` names the worker class of each CPU core. Each GPU takes the last core that is left to drive it,
-    as on a real machine, so ``len(cpu_classes) - len(gpus)`` CPU workers remain.
+    as on a real machine, so ``len(cpu_classes) - len(gpus)`` CPU workers remain. ``peer_link`` is each GPU's way in and
+    its way out to the others; None sends their data through the host's memory.
     """
 
     name: str
     cpu_classes: tuple[str, ...]
     gpus: tuple[Gpu, ...] = ()
+    peer_link: Link | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
@@ -124,11 +126,17 @@ class Platform:
         for i, gpu in enumerate(self.gpus):
             rate = f'bandwidth="{gpu.link.bandwidth_bytes_per_s:.0f}Bps" latency="{gpu.link.latency_s:.9f}s"'
             lines += [f'  <link id="RAM-CUDA{i}" {rate}/>', f'  <link id="CUDA{i}-RAM" {rate}/>']
+            if self.peer_link is not None:
+                half = f'latency="{self.peer_link.latency_s / 2:.9f}s"'
+                rate = f'bandwidth="{self.peer_link.bandwidth_bytes_per_s:.0f}Bps" {half}'
+                lines += [f'  <link id="CUDA{i}-out" {rate}/>', f'  <link id="CUDA{i}-in" {rate}/>']
         for i in range(len(self.gpus)):
             lines += _route("RAM", f"CUDA{i}", f"RAM-CUDA{i}", "Host")
             lines += _route(f"CUDA{i}", "RAM", f"CUDA{i}-RAM", "Host")
             for j in range(len(self.gpus)):
-                if i != j:
+                if i != j and self.peer_link is not None:
+                    lines += _route(f"CUDA{i}", f"CUDA{j}", f"CUDA{i}-out", f"CUDA{j}-in")
+                elif i != j:
                     lines += _route(f"CUDA{i}", f"CUDA{j}", f"CUDA{i}-RAM", "Host", f"RAM-CUDA{j}")
         return lines
 
@@ -140,6 +148,8 @@ class Platform:
             row = []
             for target in range(MAX_NODES):
                 ends = [self.gpus[node - 1].link for node in (source, target) if 0 < node < nodes]
+                if len(ends) == 2 and self.peer_link is not None:
+                    ends = [self.peer_link]
                 if source >= nodes or target >= nodes:
                     row.append("nan")
                 elif source == target:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import numpy as np
@@ -63,11 +63,15 @@ class Policy(Protocol):
 @final
 @dataclass(frozen=True)
 class WorkerWatts:
-    """Watts of one worker: asleep and computing; NaN where unknown. ``domain`` numbers what one meter covers."""
+    """Watts of one worker: asleep and computing; NaN where unknown. ``domain`` numbers what one meter covers.
+
+    ``busy_w_by_codelet`` holds, in place of ``busy_w``, those of some codelets by name.
+    """
 
     idle_w: float
     busy_w: float
     domain: int = 0
+    busy_w_by_codelet: Mapping[str, float] = field(default_factory=dict)
 
 
 @final

@@ -24,6 +24,7 @@ from dahl.starpu.errors import (
     failure_error,
 )
 from dahl.starpu.kernel import Kernel, cache_root
+from dahl.starpu.noise import Noise
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
@@ -47,6 +48,7 @@ class Runtime:
         gpu_workers: GPU workers; None is every GPU.
         scheduler: the name of one of StarPU's policies, or a compiled policy.
         platform: the machine to simulate; None runs natively.
+        noise: how the lengths of a simulation's tasks vary; None: they are as expected.
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
@@ -69,6 +71,7 @@ class Runtime:
         gpu_workers: int | None = 0,
         scheduler: str | Policy = "lws",
         platform: Platform | None = None,
+        noise: Noise | None = None,
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
@@ -79,7 +82,7 @@ class Runtime:
         polling: bool = False,
     ) -> None:
         self._explain, self._replayed_watts, self._live_watts = explain, replayed_watts, live_watts
-        self.platform, self.simulated = platform, platform is not None
+        self.platform, self.simulated, self._noise = platform, platform is not None, noise or Noise(0.0)
         self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
         module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
@@ -240,6 +243,17 @@ class Runtime:
         check(self.lib.dahl_trace_take(pointer, records.size), "taking the trace")
         return records[np.argsort(records["end_s"], kind="stable")]
 
+    def take_transfers(self) -> np.ndarray:
+        """Return the bytes moved since the last call from one memory node (row) to another (column), int64.
+
+        Counted where the runtime traces. Node 0 is the main memory.
+        """
+        nodes = 1 + max((worker.memory_node for worker in self.workers), default=0)
+        moved = np.zeros((nodes, nodes), np.int64)
+        pointer = self.ffi.cast("int64_t *", moved.ctypes.data)
+        check(self.lib.dahl_transfers_take(pointer, nodes), "counting the transfers")
+        return moved
+
     def take_decisions(self) -> np.ndarray:
         """Return a policy's decisions since the last call, a record per candidate, and forget them.
 
@@ -321,6 +335,8 @@ class Runtime:
             "STARPU_PERF_MODEL_DIR": str(models),
             "STARPU_HOSTNAME": name,
             "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
+            # A simulation's lengths hold what it takes to launch them.
+            "STARPU_SIMGRID_CUDA_QUEUE_COST": "0",
             **(self._energy_weight.environment() if self._energy_weight else {}),
         }
 
@@ -369,6 +385,7 @@ class Runtime:
             if status == NoWorkerError.status:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
+            check(self.lib.dahl_set_noise(self._noise.sigma, self._noise.seed), "setting the noise")
         except BaseException:
             self._restore()
             raise

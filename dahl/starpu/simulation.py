@@ -7,6 +7,9 @@ from typing import Any
 
 from dahl.starpu.errors import AlreadyRunningError, check
 
+SETTINGS = (b"--cfg=surf/precision:1e-12",)
+"""SimGrid's own resolution of times, 1 ns, is a thousandth of a short task: over many of them it would add up."""
+
 _inside: Callable[[], None] | None = None
 
 
@@ -20,7 +23,7 @@ def simulate(ffi: Any, lib: Any, inside: Callable[[], None]) -> None:
         raise AlreadyRunningError("this process has simulated already; SimGrid starts once per process")
     _inside = inside
     ffi.def_extern(name="dahl_main_callback", error=-1)(_call_inside)
-    words = [ffi.new("char[]", word) for word in (b"dahl", b"--log=root.thres:warning")]
+    words = [ffi.new("char[]", word) for word in (b"dahl", b"--log=root.thres:warning", *SETTINGS)]
     argv = ffi.new("char *[]", [*words, ffi.NULL])
     check(lib.dahl_simulate(len(words), argv, ffi.new("int *")), "entering the simulation")
 

@@ -160,6 +160,7 @@ class RecordedTask:
     handles: tuple[DataHandle, ...]
     args: np.ndarray
     footprint: int
+    costs: Costs | None = None
 
 
 @final
@@ -255,10 +256,11 @@ class TaskGraph:
     def tasks(self) -> list[RecordedTask]:
         """Return the tasks in the order in which they were added; arguments that move stand as in step 0."""
         found = []
-        for node, codelet, args in zip(self._nodes, self._codelets, self._args, strict=True):
+        parts = zip(self._nodes, self._codelets, self._args, self._costs, strict=True)
+        for node, codelet, args, costs in parts:
             footprint, first, count = (int(field) for field in node[3:6])
             handles = tuple(self._handles[first : first + count])
-            found.append(RecordedTask(codelet, handles, args, footprint))
+            found.append(RecordedTask(codelet, handles, args, footprint, costs))
         return found
 
     def kinds(self) -> dict[tuple[int, int], tuple[Codelet, Costs | None, int]]:
@@ -268,10 +270,6 @@ class TaskGraph:
             key = codelet.id, id(costs)
             found[key] = (codelet, costs, found[key][2] + 1 if key in found else 1)
         return found
-
-    def codelets(self) -> list[tuple[Codelet, Costs | None]]:
-        """Return the codelet and the costs of each task."""
-        return list(zip(self._codelets, self._costs, strict=True))
 
     def accesses(self) -> list[list[tuple[DataHandle, Mode]]]:
         """Return the data of each task, and how it accesses them."""

@@ -210,3 +210,16 @@ def test_other_readers_are_measured_on_the_same_tree(tmp_path: Path) -> None:
     assert set(found["readings"]) == {"dahl", "pyRAPL", "CodeCarbon", "Zeus"}
     assert found["readings"]["Zeus"]["us"]["median"] == 10.0
     assert found["missing"] == []
+
+
+def test_a_simulation_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    sizes = ("--images", "256", "--batch", "128", "--rounds", "2", "--tasks", "400")
+    found, printed = run("simulation", tmp_path, *sizes, "--platform", "cpu8_gpu2", "--schedulers", "dmda")
+    epoch = found["epochs"]["dmda"]
+    assert epoch["simulated_s"]["lowest"] == epoch["simulated_s"]["highest"] > 0
+    assert epoch["tasks"]["median"] > 2 * 2 * 10, (
+        "two mini-batches of two tiles, each of ten operations and more"
+    )
+    assert epoch["processor_s"]["median"] > 0
+    assert found["many"]["tasks"]["median"] >= 400
+    assert "an epoch on cpu8_gpu2, dmda" in printed

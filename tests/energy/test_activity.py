@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energy import ActivityError, PowerModel, WorkerPower, activity_energy, power_model_for, power_trace
+from energy import (
+    ActivityError,
+    PowerModel,
+    Transfers,
+    WorkerPower,
+    activity_energy,
+    break_down,
+    power_model_for,
+    power_trace,
+)
 
 CPU = WorkerPower(idle_w=1.0, polling_w=4.0, busy_w=10.0)
 GPU = WorkerPower(
@@ -272,3 +281,67 @@ def test_a_configuration_that_lacks_something_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=told):
         power_model_for(watts, archs)
+
+
+PARKING = WorkerPower(parked_w=0.5, idle_w=2.0, polling_w=2.0, busy_w=10.0)
+
+
+def test_a_worker_parks_after_a_while_without_a_task() -> None:
+    # Busy from 4 to 6 of ten seconds; before and after it idles 1 s at 2 W, then parks at 0.5 W.
+    model = PowerModel(base_w=0.0, workers=(PARKING,), stays_awake_s=0.0, park_after_s=1.0)
+    tasks = trace((0, 4.0, 6.0, "relu"))
+    assert gross_j(model, tasks, 0.0, 10.0)["cpu"] == pytest.approx(10 * 2 + 2 * 2 * 1 + 0.5 * 6)
+    assert activity_energy(model, tasks, 0.0, 10.0)["cpu"].idle_j == pytest.approx(0.5 * 10)
+
+
+def test_a_worker_that_parks_at_once_never_draws_its_idle_watts() -> None:
+    model = PowerModel(base_w=0.0, workers=(PARKING,), stays_awake_s=0.0)
+    assert gross_j(model, trace((0, 4.0, 6.0, "relu")), 0.0, 10.0)["cpu"] == pytest.approx(10 * 2 + 0.5 * 8)
+
+
+def test_joules_of_parked_workers_and_links_are_all_in_the_breakdown() -> None:
+    model = PowerModel(
+        base_w=3.0, workers=(PARKING, GPU), stays_awake_s=0.0, park_after_s=0.5, has_links=True
+    )
+    tasks = {
+        "worker": [0, 1],
+        "ready_s": [0.0, 1.0],
+        "start_s": [1.0, 2.0],
+        "end_s": [3.0, 4.0],
+        "codelet": np.array(["relu", "conv2d"]),
+        "transfers": Transfers(0.0, 8.0, 4.0),
+    }
+    total_j = sum(gross_j(model, tasks, 0.0, 8.0).values())
+    found = break_down(model, tasks, 0.0, 8.0, total_j)
+    assert found.remainder_j == pytest.approx(0.0, abs=1e-9)
+    assert found.compute_j == pytest.approx(10 * 2 + 300 * 2)
+    assert found.transfers_j == pytest.approx(4.0 + 20 * 1)
+
+
+def test_transfers_are_a_channel_of_their_own_spread_over_their_window() -> None:
+    model = PowerModel(base_w=0.0, workers=(CPU,), stays_awake_s=0.0, has_links=True)
+    tasks = {
+        "worker": [],
+        "start_s": [],
+        "end_s": [],
+        "codelet": np.array([], dtype="U8"),
+        "transfers": Transfers(10.0, 20.0, 30.0),
+    }
+    energy = activity_energy(model, tasks, 10.0, 20.0)["link"]
+    assert (energy.gross_j, energy.idle_j, energy.net_j) == (30.0, 0.0, 30.0)
+    assert gross_j(model, tasks, 18.0, 25.0)["link"] == pytest.approx(6.0)
+    steps = power_trace(model, tasks, 10.0, 20.0, 2.5)
+    assert steps.watts["link"] == pytest.approx([3.0] * 4)
+
+
+def test_without_links_that_cost_there_is_no_such_channel() -> None:
+    assert "link" not in activity_energy(NODE, trace(), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"parked_w": 3.0}, "idle_w must be at least parked_w"), ({"channel": "link"}, "the machine's own")],
+)
+def test_a_worker_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WorkerPower(**{"idle_w": 2.0, "polling_w": 2.0, "busy_w": 10.0} | changes)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.policies import HOW_IT_RUNS, load_scheduler
@@ -85,12 +86,24 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert config.workers is None
 
 
-def test_the_table_of_policies_on_nodes_leaves_out_no_policy_and_no_simulated_node() -> None:
-    swept = OmegaConf.load(CONFIGS / "experiment" / "policies_on_nodes.yaml").hydra.sweeper.params
+def covered_by(experiment: str) -> dict[str, list[str]]:
+    swept = OmegaConf.load(CONFIGS / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in swept.items()])
-    covered = {
-        override.key_or_group: override.value().filter(options(override.key_or_group)) for override in parsed
+    return {
+        override.key_or_group: (
+            override.value().filter(options(override.key_or_group))
+            if isinstance(override.value(), Glob)
+            else [str(choice) for choice in override.sweep_iterator()]
+        )
+        for override in parsed
     }
-    assert set(options("scheduler")) - set(covered["scheduler"]) == {"own", "random", "starpu"}
-    assert set(options("platform")) - set(covered["platform"]) == {"host"}
-    assert len(covered["platform"]) >= 4
+
+
+def test_the_tables_of_policies_on_nodes_leave_out_no_policy_and_no_simulated_node() -> None:
+    made_up, real = (covered_by(f"policies_on_{nodes}") for nodes in ("nodes", "real_nodes"))
+    assert set(options("scheduler")) - set(made_up["scheduler"]) == {"own", "random", "starpu"}
+    assert set(options("platform")) - set(made_up["platform"]) - set(real["platform"]) == {"host"}
+    assert not set(made_up["platform"]) & set(real["platform"])
+    assert len(made_up["platform"]) >= 4
+    assert len(real["platform"]) >= 10
+    assert len(real["scheduler"]) == 9

@@ -100,3 +100,11 @@ def test_a_record_of_an_earlier_version_is_an_error(
     path.write_text(json.dumps({key: value for key, value in summary("eager").items() if key != "platform"}))
     assert main([str(tmp_path)]) == 2
     assert f"error: {path}: names no platform" in capsys.readouterr().err
+
+
+def test_a_simulation_that_was_repeated_counts_once() -> None:
+    text = markdown([summary("eager") for _ in range(3)])
+    assert "Medians" not in text
+    assert "it counts as one run and has no spread" in text
+    measured = markdown([summary("eager", simulated=False, energy_quality="measured") for _ in range(3)])
+    assert "Medians of up to 3 runs." in measured

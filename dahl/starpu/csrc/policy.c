@@ -175,6 +175,14 @@ dahl_system_view dahl_view_system(double now)
         view.measured_w = replayed_w(now);
         return view;
     }
+#ifndef DAHL_EXPORTED
+    if (dahl_state.simgrid) {
+        double net_w;
+        view.measured_age_s = now - dahl_meter(now, &net_w);
+        view.measured_w = policy->base_w + view.idle_w + net_w;
+        return view;
+    }
+#endif
     /* The stamp first, as it is written last: watts are then at least as new as their stamp. */
     view.measured_age_s = now - live(0);
     view.measured_w = view.measured_age_s <= STALE_S ? live(1) : NAN;
@@ -215,6 +223,9 @@ void dahl_task_started(struct starpu_task *task, unsigned context)
     if (!record)
         return;
     add(&dahl_accounts.progress[starpu_worker_get_id()].runs_s, record->expected_s);
+#ifndef DAHL_EXPORTED
+    dahl_draws_begin(starpu_worker_get_id(), record);
+#endif
     if (!dahl_state.policy.started && !dahl_state.policy.ended)
         return;
     record->started_s = dahl_clock_s();
@@ -310,6 +321,10 @@ void dahl_account_end(int worker, const struct dahl_record *record, double now)
     }
     atomic_store_explicit(&done->ended_at_s, now, memory_order_relaxed);
     done->queued--;
+#ifndef DAHL_EXPORTED
+    if (record)
+        dahl_draws_end(worker);
+#endif
 }
 
 void dahl_choose_implementation(int worker, struct starpu_task *task)

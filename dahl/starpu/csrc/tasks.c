@@ -76,7 +76,9 @@ static double length_us(struct starpu_task *task, struct starpu_perfmodel_arch *
     int worker = worker_of(arch);
     if (!record || !record->costs || worker < 0)
         return NAN;
-    return record->costs[(is_running(task) ? 2 * dahl_state.nworkers : 0) + worker] * 1e6;
+    if (!is_running(task))
+        return record->costs[worker] * 1e6;
+    return record->costs[2 * dahl_state.nworkers + worker] * 1e6 * dahl_noise_factor(record->job);
 }
 
 static double energy_j(struct starpu_task *task, struct starpu_perfmodel_arch *arch, unsigned nimpl)
@@ -86,7 +88,9 @@ static double energy_j(struct starpu_task *task, struct starpu_perfmodel_arch *a
     int worker = worker_of(arch);
     if (!record || !record->costs || worker < 0)
         return NAN;
-    return record->costs[(is_running(task) ? 3 : 1) * dahl_state.nworkers + worker];
+    if (!is_running(task))
+        return record->costs[dahl_state.nworkers + worker];
+    return record->costs[3 * dahl_state.nworkers + worker] * dahl_noise_factor(record->job);
 }
 
 /* ---- codelets ---- */
@@ -282,6 +286,8 @@ void dahl_trace_callback(void *arg)
     int worker = info->workerid;
     if (worker < 0 || worker >= STARPU_NMAXWORKERS)
         return;
+    double start_s = seconds(&info->start_time), end_s = seconds(&info->end_time);
+    dahl_ran_take(worker, &start_s, &end_s);
     if (trace_of[worker].count == trace_of[worker].capacity) {
         int64_t capacity = trace_of[worker].capacity ? 2 * trace_of[worker].capacity : 4096;
         dahl_trace_record *grown = realloc(trace_of[worker].records, capacity * sizeof(*grown));
@@ -300,8 +306,8 @@ void dahl_trace_callback(void *arg)
         .worker = worker,
         .submit_s = seconds(&info->submit_time),
         .ready_s = seconds(&info->push_start_time),
-        .start_s = seconds(&info->start_time),
-        .end_s = seconds(&info->end_time),
+        .start_s = start_s,
+        .end_s = end_s,
         .predicted_s = record->costs ? record->costs[worker] : NAN,
         .predicted_j = record->costs ? record->costs[dahl_state.nworkers + worker] : NAN,
     };
