@@ -7,7 +7,12 @@
 #include <string.h>
 #include "internal.h"
 
+#define MAX_PLUGS 100000
+
 struct dahl_state dahl_state;
+static struct { starpu_data_handle_t last, *plugs; int nplugs; } order;
+
+static void forget_order(void);
 
 int dahl_is_simgrid(void)
 {
@@ -123,6 +128,7 @@ int dahl_shutdown(void)
     if (!atomic_load(&dahl_state.running))
         return DAHL_NOT_RUNNING;
     starpu_task_wait_for_all();
+    forget_order();
     dahl_idle_deinit();
     starpu_shutdown();
     atomic_store(&dahl_state.running, 0);
@@ -243,6 +249,29 @@ int64_t dahl_submitted(void)
 
 /* ---- data ---- */
 
+/* StarPU takes a task's data in the order of the addresses of their handles (sort_data_handles.c), so that the order of
+ * transfers, and with it the schedule, would depend on what the heap looks like. In a simulation addresses rise as data
+ * are registered: a handle that falls into a hole of the heap is left there, to fill it. */
+static int in_order(starpu_data_handle_t handle)
+{
+    if (handle > order.last) {
+        order.last = handle;
+        return 1;
+    }
+    order.plugs = realloc(order.plugs, (order.nplugs + 1) * sizeof(*order.plugs));
+    STARPU_ASSERT_MSG(order.plugs, "no memory for %d handles", order.nplugs);
+    order.plugs[order.nplugs++] = handle;
+    return 0;
+}
+
+static void forget_order(void)
+{
+    for (int i = 0; i < order.nplugs; i++)
+        starpu_data_unregister_no_coherency(order.plugs[i]);
+    free(order.plugs);
+    memset(&order, 0, sizeof(order));
+}
+
 int dahl_data_register(void *array, uint64_t elements, uint64_t element_bytes, void **handle)
 {
     if (!atomic_load(&dahl_state.running))
@@ -250,9 +279,14 @@ int dahl_data_register(void *array, uint64_t elements, uint64_t element_bytes, v
     if (!array || !elements || !element_bytes || elements > UINT32_MAX)
         return DAHL_BAD_ARGUMENT;
     starpu_data_handle_t registered;
-    starpu_vector_data_register(&registered, STARPU_MAIN_RAM, (uintptr_t)array, (uint32_t)elements, element_bytes);
-    *handle = registered;
-    return DAHL_OK;
+    for (int tries = 0; tries <= MAX_PLUGS; tries++) {
+        starpu_vector_data_register(&registered, STARPU_MAIN_RAM, (uintptr_t)array, (uint32_t)elements, element_bytes);
+        if (!dahl_state.simgrid || in_order(registered)) {
+            *handle = registered;
+            return DAHL_OK;
+        }
+    }
+    return DAHL_NO_MEMORY;
 }
 
 int dahl_data_unregister(void *handle)
