@@ -142,3 +142,29 @@ for make in (
 """
     )
     assert done.stdout.count("refused:") == 5, done.stdout + done.stderr
+
+
+def test_data_are_taken_in_the_order_of_their_registration_whatever_the_heap_looks_like() -> None:
+    """StarPU takes a task's data by the addresses of their handles; holes of the heap must not decide on those."""
+    addresses, again = child_json(
+        PREAMBLE
+        + """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def main(runtime):
+    blocks = [libc.malloc(ctypes.c_size_t(2_000 + 997 * (i * i % 61))) for i in range(4_000)]
+    for block in blocks[::-2]:
+        libc.free(ctypes.c_void_p(block))
+    first = [runtime.register(np.zeros(4, np.float32)) for _ in range(300)]
+    addresses = [handle.pointer for handle in first]
+    for handle in first[::3]:
+        handle.unregister()
+    second = [runtime.register(np.zeros(4, np.float32)) for _ in range(200)]
+    print(json.dumps([addresses, [handle.pointer for handle in second]]))
+starpu.Runtime(platform=NODE).run(main)
+"""
+    )
+    assert addresses == sorted(addresses)
+    assert again == sorted(again)
+    assert addresses[-1] < again[0]
