@@ -24,7 +24,7 @@ from experiments.schemas import energy_columns
 from experiments.tables import TableStream
 from experiments.workload import Workload
 
-Weights = dict[str, np.ndarray]
+Weights = list[np.ndarray]
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Epochs:
                 alone = ends and not block.done
                 weights = None
                 if self._evaluates and not alone and isinstance(self._trainer, Trainer):
-                    weights = self._trainer.weights()
+                    weights = [parameter.value.numpy() for parameter in self._trainer.parameters]
                 block.done.append((result, weights))
                 if ends:
                     break
@@ -126,8 +126,8 @@ class Epochs:
             return None
         assert isinstance(self._trainer, Trainer)  # a graph has nothing to evaluate
         if weights is not None:
-            for parameter in self._trainer.parameters:
-                parameter.value.write(weights[parameter.name])
+            for parameter, values in zip(self._trainer.parameters, weights, strict=True):
+                parameter.value.write(values)
         with self._meter.window("evaluation", epoch):
             evaluation = self._trainer.evaluate()
         self._events.emit("evaluated", epoch=epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)

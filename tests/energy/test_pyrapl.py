@@ -177,7 +177,7 @@ def test_the_real_pyrapl_reads_two_sockets(pyrapl_below: ModuleType, tmp_path: P
             "pyrapl:package-1/dram": 2001,
         }
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_the_real_pyrapl_fails_on_a_number_that_is_none(pyrapl_below: ModuleType, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_watts_of_a_tree_that_moves_with_busy_time_come_back(tmp_path: Path)
         # The first 64 tasks are not counted; where other processes held a core, a busy second is less of its time.
         count = len(alone_of.lengths_s)
         share = own.tree.cpu_s[name] * count / (count + 64) / alone_of.lengths_s.sum()
-        assert 0 < share < 1.05
+        assert 0 < share < 1.15
         assert alone_of.watts == pytest.approx(WATTS[name] * share, rel=0.1), name
         assert alone_of.watts_low <= alone_of.watts <= alone_of.watts_high
 

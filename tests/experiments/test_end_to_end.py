@@ -54,7 +54,7 @@ def test_a_run_leaves_its_records(tmp_path: Path) -> None:
     assert str(folder) in done.stdout
     assert pq.read_table(folder / "epochs.parquet").num_rows == 2
     tasks = pq.read_table(folder / "tasks.parquet").to_pandas()
-    assert {"gather", "conv2d", "sgd_4d"} <= set(tasks["codelet"])
+    assert {"cnn_step", "sum_and_step", "cnn_evaluation"} <= set(tasks["codelet"])
     assert (tasks["end_s"] >= tasks["start_s"]).all()
     assert (tasks["predicted_s"] > 0).all(), "eager_energy runs on measured lengths"
     assert tasks["task"].is_unique

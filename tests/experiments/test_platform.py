@@ -86,7 +86,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("cpu/core/busy_w_by_kind", {"fft": 5.0}, "busy_w_by_kind takes conv, gemm, memory, got fft"),
         ("cpu/core/parked_w", 2.0, "core: parked_w 2.0 is above idle_w 1.0"),
         ("cpu/core/seconds", {"relu_4d/1x1": 0.0}, "seconds[relu_4d/1x1] must be a number above 0, got 0.0"),
-        ("cpu/core/count", 2, "no CPU worker is left for gather, record"),
+        ("cpu/core/count", 2, "no CPU worker is left for cnn_evaluation,"),
         ("park_after_s", -1.0, "park_after_s must be a number of 0 or more, got -1.0"),
         ("noise", float("nan"), "noise must be a number of 0 or more, got nan"),
         ("gpu/card/memory_gbyte", "8", "memory_gbyte must be a number above 0, got '8'"),

@@ -183,7 +183,7 @@ def test_an_interrupt_ends_the_compilers_and_leaves_nothing_half_made(
     )
     pid = wait_for(tmp_path / "pid")
     running.send_signal(number)
-    _, errors = running.communicate(timeout=20)
+    _, errors = running.communicate(timeout=60)
     assert (running.returncode, errors) == (130, "get-starpu: interrupted, nothing half-made is left\n")
     assert left_behind(checkout) == set()
     state = Path(f"/proc/{pid}/stat")
@@ -217,7 +217,7 @@ def test_a_second_run_waits_for_the_first_and_then_finds_its_work_done(
         assert waiting.stdout is not None
         assert "waiting for it" in waiting.stdout.readline()
         hidden.rename(native)
-    waiting.communicate(timeout=20)
+    waiting.communicate(timeout=60)
     assert waiting.returncode == 0
     assert calls.read_text(encoding="utf-8") == "configured\n"
 
