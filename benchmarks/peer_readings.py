@@ -35,7 +35,7 @@ def pyrapl(tree: Path) -> Reader:
             def exists(path: str) -> bool:
                 return os.path.exists(moved(path))
 
-    device_api.open = lambda path, mode="r": builtins.open(moved(path), mode)  # noqa: SIM115
+    device_api.open = lambda path, mode="r": builtins.open(moved(path), mode)  # noqa: SIM115 (who opens it closes it)
     device_api.os = Files
     device_api.get_socket_ids = lambda: [0]
     return pyRAPL.Sensor().energy, 2

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -24,17 +24,19 @@ from experiments.validation import CONFIGS
 from experiments.workload import load_platform, machine_watts
 
 
+def _config(group: str, name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{name}.yaml")))
+
+
 def _node(name: str) -> SimulatedNode:
-    config = OmegaConf.to_container(OmegaConf.load(CONFIGS / "platform" / f"{name}.yaml"))
-    node = load_platform(config)  # type: ignore[arg-type]
+    node = load_platform(_config("platform", name))
     if node is None:
         raise ValueError(f"platform {name} is not simulated")
     return node
 
 
 def _scheduler(name: str) -> Any:
-    config = OmegaConf.load(CONFIGS / "scheduler" / f"{name}.yaml")
-    made = load_scheduler(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    made = load_scheduler(_config("scheduler", name))
     return made.name if isinstance(made, schedulers.StarPUScheduler) else schedulers.CompiledPolicy(made)
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def main() -> int:
     names = ("platform", "model", "images", "batch", "tile")
     job = {**{name: getattr(chosen, name) for name in names}, "tasks": 0}
     epochs: dict[str, measuring.Case] = {
-        scheduler: lambda scheduler=scheduler: simulate({**job, "scheduler": scheduler})  # type: ignore[misc]
-        for scheduler in chosen.schedulers
+        scheduler: partial(simulate, {**job, "scheduler": scheduler}) for scheduler in chosen.schedulers
     }
     try:
         found = measuring.alternate(epochs, chosen.rounds)

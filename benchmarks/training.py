@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,13 @@ def _cases(
     for threads, measured in tiles.items():
         taken = {what: int(_fastest(by_tile)) for what, by_tile in measured.items()}
         own = _job(chosen, threads, what="rates", tiles=taken)
-        cases[f"dahl, {threads} workers"] = lambda own=own: _ours(own)  # type: ignore[misc]
+        cases[f"dahl, {threads} workers"] = partial(_ours, own)
         for compiled in (False, True):
             if pytorch and not (compiled and chosen.no_compile):
                 images = {model: chosen.images or PYTORCH_IMAGES[model] for model in chosen.models}
                 job = {**own, "images": images, "compile": compiled}
                 name = f"PyTorch, {threads} threads{', compile' if compiled else ''}"
-                cases[name] = lambda job=job: _pytorch(chosen.pytorch_python, job)  # type: ignore[misc]
+                cases[name] = partial(_pytorch, chosen.pytorch_python, job)
     return cases
 
 

@@ -84,6 +84,7 @@ class GraphRunner:
 def _operation(kind: TaskKind, name: str, modes: tuple[str, ...], repeated: bool) -> Operation:
     """An operation of that much work, which nobody can compute."""
     operands = tuple(
+        # Operand checks the mode, which comes from a file.
         Operand(f"data{at}", mode, 1, "uint8", repeated=repeated and at == len(modes) - 1)  # type: ignore[arg-type]
         for at, mode in enumerate(modes)
     )
@@ -93,7 +94,7 @@ def _operation(kind: TaskKind, name: str, modes: tuple[str, ...], repeated: bool
         check=lambda shapes, scalars: None,
         cost=lambda shapes, scalars: cost,
         reference=_no_kernel,
-        kind=kind.kind,  # type: ignore[arg-type]
+        kind=kind.kind,  # type: ignore[arg-type]  # TaskKind checks it
         arches=kind.arches,
     )
 

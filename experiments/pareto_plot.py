@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.fronts import Point, front_of
+from experiments.fronts import Point, Side, front_of
 from schedulers.bounds import FrontPoint
 
 SHOWN = 2.2
@@ -26,7 +26,8 @@ def plot(
 
     figure, axes = pyplot.subplots(figsize=(9.0, 5.5), layout="constrained")
     _draw_bound(axes, bound, points)
-    for side, marker in (("starpu", "s"), ("ours", "o")):
+    sides: tuple[tuple[Side, str], ...] = (("starpu", "s"), ("ours", "o"))
+    for side, marker in sides:
         own = [point.place for point in points if point.place and point.side == side]
         axes.plot(
             [place.seconds for place in own],
@@ -37,7 +38,7 @@ def plot(
             markersize=5,
             label=f"{NAMES[side]} policies",
         )
-        front = [point.place for point in front_of(points, side) if point.place]  # type: ignore[arg-type]
+        front = [point.place for point in front_of(points, side) if point.place]
         axes.step(
             [place.seconds for place in front],
             [place.energy_j for place in front],

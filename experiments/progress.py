@@ -20,7 +20,7 @@ QUALITY_WORDS = {
     "simulated": "simulated: simulated activity of the workers x assumed watts",
     "modelled": "modelled: computed from other measurements, by a fit or by replaying a run",
 }
-NOTHING = "–"  # noqa: RUF001 (a dash for what was not recorded, never a 0)
+NOTHING = "–"  # a dash for what was not recorded, never a 0
 
 
 class TrialDisplay:

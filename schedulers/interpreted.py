@@ -23,11 +23,13 @@ def records(address: int, dtype: np.dtype, *shape: int) -> Any:
     """Return the C records at an address, without a copy, with fields as attributes."""
     size = int(np.prod(shape)) * dtype.itemsize
     buffer = (ctypes.c_char * size).from_address(address)
+    # NumPy's stubs do not know ctypes arrays
     return np.frombuffer(buffer, dtype).reshape(shape).view(np.recarray)  # type: ignore[call-overload]
 
 
 def floats(address: int, count: int) -> np.ndarray:
     """Return the float64 at an address, without a copy."""
+    # As above
     return np.frombuffer((ctypes.c_char * (8 * count)).from_address(address), np.float64)  # type: ignore[call-overload]
 
 
@@ -94,6 +96,7 @@ class InterpretedPolicy:
             self._raised.append(error)
             return
         if answer is not None:
+            # TypeError: a policy that answers None
             ctypes.c_int64.from_address(answer).value = int(chosen)  # type: ignore[arg-type]
         ctypes.c_int32.from_address(status).value = 0
 
@@ -102,6 +105,7 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> int:
             views = records(task, TASK, 1)[0], records(workers, WORKER, n), records(system, SYSTEM, 1)[0]
+            # The placement family has it
             return self.policy.place(*views, floats(memory, m))  # type: ignore[union-attr]
 
         self._guarded(status, decide, answer)
@@ -125,6 +129,7 @@ class InterpretedPolicy:
                 records(workers, WORKER, rows, n),
                 records(system, SYSTEM, 1)[0],
             )
+            # The pull family has it
             return self.policy.pick(worker, *views, floats(memory, m))  # type: ignore[union-attr]
 
         self._guarded(status, decide, answer)
@@ -134,6 +139,7 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, records(system, SYSTEM, 1)[0]
+            # HOOKS names it
             self.policy.task_started(*views, floats(memory, m))  # type: ignore[union-attr]
 
         self._guarded(status, decide, None)
@@ -143,6 +149,7 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, length_s, records(system, SYSTEM, 1)[0]
+            # HOOKS names it
             self.policy.task_ended(*views, floats(memory, m))  # type: ignore[union-attr]
 
         self._guarded(status, decide, None)

@@ -60,7 +60,7 @@ def _sgemm_code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _sgemm(typing_context, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
+def _sgemm(typing_context, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc):
     for array in (a, b, c):
         if not isinstance(array, types.Array) or array.dtype != types.float32:
             return None

@@ -48,14 +48,14 @@ def shuffle(builder: Any, a: Any, b: Any, lanes: Any) -> Any:
     return builder.shuffle_vector(a, b, constant(INT, lanes))
 
 
-def _load(typing_context, array, offset):  # type: ignore[no-untyped-def]
+def _load(typing_context, array, offset):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(vector_pointer(context, builder, signature, args, 0, LANES), align=4)
 
     return VECTOR(array, types.int64), code
 
 
-def _store(typing_context, vector, array, offset):  # type: ignore[no-untyped-def]
+def _store(typing_context, vector, array, offset):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[0], vector_pointer(context, builder, signature, args, 1, LANES), align=4)
         return context.get_dummy_value()
@@ -69,11 +69,11 @@ def _splat_code(builder: Any, value: Any) -> Any:
     return shuffle(builder, first, undefined, [0] * LANES)
 
 
-def _splat(typing_context, value):  # type: ignore[no-untyped-def]
+def _splat(typing_context, value):
     return VECTOR(types.float32), lambda context, builder, signature, args: _splat_code(builder, args[0])
 
 
-def _load_splat(typing_context, array, offset):  # type: ignore[no-untyped-def]
+def _load_splat(typing_context, array, offset):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         return _splat_code(builder, builder.load(builder.gep(data, [args[1]])))
@@ -81,7 +81,7 @@ def _load_splat(typing_context, array, offset):  # type: ignore[no-untyped-def]
     return VECTOR(array, types.int64), code
 
 
-def _multiply_add(typing_context, total, a, b):  # type: ignore[no-untyped-def]
+def _multiply_add(typing_context, total, a, b):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         product = builder.fmul(args[1], args[2], flags=FLAGS)
         return builder.fadd(args[0], product, flags=FLAGS)
@@ -89,7 +89,7 @@ def _multiply_add(typing_context, total, a, b):  # type: ignore[no-untyped-def]
     return VECTOR(VECTOR, VECTOR, VECTOR), code
 
 
-def _keep_last(typing_context, vector, count):  # type: ignore[no-untyped-def]
+def _keep_last(typing_context, vector, count):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         first = builder.sub(ir.Constant(INT, LANES), builder.trunc(args[1], INT))
         undefined = ir.Constant(ir.VectorType(INT, LANES), ir.Undefined)
@@ -101,7 +101,7 @@ def _keep_last(typing_context, vector, count):  # type: ignore[no-untyped-def]
     return VECTOR(VECTOR, types.int64), code
 
 
-def _sum_lanes(typing_context, vector):  # type: ignore[no-untyped-def]
+def _sum_lanes(typing_context, vector):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, lanes = args[0], LANES
         while lanes > 1:
@@ -132,7 +132,7 @@ def _largest_of_windows(windows: int) -> Any:
         builder.store(where, pointer(6, windows), align=1)
         return context.get_dummy_value()
 
-    def typing(typing_context, top, at_top, bottom, at_bottom, out, at_out, place, at_place):  # type: ignore[no-untyped-def]
+    def typing(typing_context, top, at_top, bottom, at_bottom, out, at_out, place, at_place):
         offset = types.int64
         return types.void(top, offset, bottom, offset, out, offset, place, offset), code
 
@@ -156,7 +156,7 @@ def _spread_windows(windows: int) -> Any:
             builder.store(shuffle(builder, left, right, interleaved), pointer(at, 2 * windows), align=4)
         return context.get_dummy_value()
 
-    def typing(typing_context, gradient, at_gradient, place, at_place, top, at_top, bottom, at_bottom):  # type: ignore[no-untyped-def]
+    def typing(typing_context, gradient, at_gradient, place, at_place, top, at_top, bottom, at_bottom):
         offset = types.int64
         return types.void(gradient, offset, place, offset, top, offset, bottom, offset), code
 

@@ -36,13 +36,13 @@ def _compare(condition: str, *, ordered: bool) -> Any:
         bits = compare(condition, args[0], args[1])
         return builder.zext(builder.bitcast(bits, _BITS), ir.IntType(64))
 
-    def typing(typing_context, a, b):  # type: ignore[no-untyped-def]
+    def typing(typing_context, a, b):
         return types.int64(VECTOR, VECTOR), code
 
     return intrinsic(typing)
 
 
-def _choose(typing_context, bits, a, b):  # type: ignore[no-untyped-def]
+def _choose(typing_context, bits, a, b):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         flags = builder.bitcast(builder.trunc(args[0], _BITS), _FLAG_VECTOR)
         return builder.select(flags, args[1], args[2])
@@ -50,7 +50,7 @@ def _choose(typing_context, bits, a, b):  # type: ignore[no-untyped-def]
     return VECTOR(types.int64, VECTOR, VECTOR), code
 
 
-def _compress(typing_context, vector, bits):  # type: ignore[no-untyped-def]
+def _compress(typing_context, vector, bits):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         flags = builder.bitcast(builder.trunc(args[1], _BITS), _FLAG_VECTOR)
         kind = ir.FunctionType(_VECTOR_IR, [_VECTOR_IR, _FLAG_VECTOR, _VECTOR_IR])
@@ -61,21 +61,21 @@ def _compress(typing_context, vector, bits):  # type: ignore[no-untyped-def]
     return VECTOR(VECTOR, types.int64), code
 
 
-def _count_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+def _count_bits(typing_context, bits):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(types.int64), code
 
 
-def _larger(typing_context, a, b):  # type: ignore[no-untyped-def]
+def _larger(typing_context, a, b):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", args[1], args[0]), args[1], args[0])
 
     return VECTOR(VECTOR, VECTOR), code
 
 
-def _rectify(typing_context, vector):  # type: ignore[no-untyped-def]
+def _rectify(typing_context, vector):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = constant(FLOAT, [0.0] * LANES)
         return builder.select(builder.fcmp_ordered("<=", args[0], zero), zero, args[0])
@@ -87,13 +87,13 @@ def _arithmetic(name: str) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return getattr(builder, name)(args[0], args[1], flags=FLAGS)
 
-    def typing(typing_context, a, b):  # type: ignore[no-untyped-def]
+    def typing(typing_context, a, b):
         return VECTOR(VECTOR, VECTOR), code
 
     return intrinsic(typing)
 
 
-def _store_first(typing_context, vector, array, offset, count):  # type: ignore[no-untyped-def]
+def _store_first(typing_context, vector, array, offset, count):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = vector_pointer(context, builder, signature, args, 1, LANES)
         bound = _splat_int(builder, builder.trunc(args[3], INT))
@@ -121,7 +121,7 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _transpose(typing_context, source, at, stride, target, to, step):  # type: ignore[no-untyped-def]
+def _transpose(typing_context, source, at, stride, target, to, step):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def pointers(position: int) -> list[Any]:
             data = context.make_array(signature.args[position])(context, builder, args[position]).data
@@ -142,7 +142,7 @@ def _transpose(typing_context, source, at, stride, target, to, step):  # type: i
     return types.void(source, offset, offset, target, offset, offset), code
 
 
-def _gather_bytes(typing_context, source, offsets, at, scale, shift, target, to):  # type: ignore[no-untyped-def]
+def _gather_bytes(typing_context, source, offsets, at, scale, shift, target, to):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         starts = context.make_array(signature.args[1])(context, builder, args[1]).data
@@ -164,7 +164,7 @@ def _gather_bytes(typing_context, source, offsets, at, scale, shift, target, to)
     return types.void(source, offsets, offset, VECTOR, VECTOR, target, offset), code
 
 
-def _prefetch(typing_context, array, offset):  # type: ignore[no-untyped-def]
+def _prefetch(typing_context, array, offset):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), BYTE.as_pointer())
@@ -190,7 +190,7 @@ def _plain(builder: Any, name: str, a: Any, b: Any) -> Any:
     return getattr(builder, name)(a, b, flags=("contract",))
 
 
-def _exponential(typing_context, vector):  # type: ignore[no-untyped-def]
+def _exponential(typing_context, vector):
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def all_of(value: float) -> Any:
             return constant(FLOAT, [value] * LANES)

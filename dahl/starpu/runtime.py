@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, final
+from typing import Any, Literal, NoReturn, TypeVar, final
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -417,8 +417,8 @@ class Runtime:
     def _worker(self, number: int) -> Worker:
         info = self.ffi.new("dahl_worker *")
         check(self.lib.dahl_worker_info(number, info), f"asking about worker {number}")
-        arch = "cpu" if info.arch == 0 else "cuda"
-        worker_class = arch
+        arch: Literal["cpu", "cuda"] = "cpu" if info.arch == 0 else "cuda"
+        worker_class: str = arch
         if self.platform:
             worker_class = (
                 self.platform.cpu_classes[info.device]
@@ -426,7 +426,7 @@ class Runtime:
                 else self.platform.gpus[info.device].worker_class
             )
         name = self.ffi.string(info.name).decode()
-        return Worker(number, name, arch, info.device, info.memory_node, worker_class)  # type: ignore[arg-type]
+        return Worker(number, name, arch, info.device, info.memory_node, worker_class)
 
     def _unraisable(self, unraisable: Any) -> None:
         """Keep what a compiled kernel or policy raised; Numba can only report it this way."""

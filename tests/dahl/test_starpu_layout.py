@@ -54,7 +54,7 @@ def test_a_record_of_python_has_the_layout_of_its_c_structure(dtype: np.dtype, s
     assert set(dtype.names) == set(fields)
     assert dtype.itemsize == ffi.sizeof(struct)
     for name in dtype.names:
-        field, offset = dtype.fields[name][:2]  # type: ignore[index]
+        field, offset = dtype.fields[name][:2]
         assert offset == fields[name].offset, name
         assert field.itemsize == ffi.sizeof(fields[name].type), name
 

@@ -191,7 +191,7 @@ def test_cancelled_tasks_end_at_once() -> None:
         (lambda: starpu.Runtime(scheduler="eagre"), starpu.UnknownSchedulerError, "eagre.*dmdas.*eager"),
         (lambda: starpu.Runtime(cpu_workers=4096), starpu.BadArgumentError, "4096.*this machine has"),
         (lambda: starpu.Runtime(cpu_workers=-1), starpu.BadArgumentError, "-1"),
-        (lambda: starpu.Kernel("k", print, (starpu.Operand("x", "x", 1),)), ValueError, "'x'"),  # type: ignore[arg-type]
+        (lambda: starpu.Kernel("k", print, (starpu.Operand("x", "x", 1),)), ValueError, "'x'"),
         (lambda: starpu.Costs([0.0], [1.0]), ValueError, "above 0"),
         (lambda: starpu.Costs([1.0], [1.0, 2.0]), ValueError, "1 lengths but 2 energies"),
     ],

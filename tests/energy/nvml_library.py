@@ -107,7 +107,7 @@ class Nvml:
             slot.fieldId, slot.scopeId = number, scope
             answer = {ENERGY: gpu.energy_mj, INSTANT: gpu.instant_mw, AVERAGE: gpu.average_mw}[number]
             if isinstance(answer, Exception):
-                slot.nvmlReturn = answer.value  # type: ignore[attr-defined]
+                slot.nvmlReturn = answer.value
             elif number == ENERGY:
                 slot.valueType, slot.value.ullVal = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, answer
             else:

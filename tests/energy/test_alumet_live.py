@@ -47,7 +47,7 @@ def started(**options: object) -> AlumetSource:
         "lateness_s": 5.0,
         **options,
     }
-    return AlumetSource(**given)  # type: ignore[arg-type]
+    return AlumetSource(**given)
 
 
 def is_alive(pid: int) -> bool:

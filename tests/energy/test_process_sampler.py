@@ -108,7 +108,7 @@ def test_a_source_that_is_not_there_stops_the_session_with_its_own_error() -> No
 
 def test_a_source_that_cannot_be_sent_is_an_error_that_says_so() -> None:
     source = ClockSource(0)
-    source.watts = lambda: 7  # type: ignore[assignment]
+    source.watts = lambda: 7
     with pytest.raises(SamplerError, match="cannot be sent"):
         EnergySession([source]).open()
 
@@ -150,7 +150,7 @@ def test_a_sampler_that_is_killed_costs_the_windows_that_are_open_and_no_other(t
             with session.window("epoch", 2) as during:
                 time.sleep(0.05)
                 os.kill(pid_of(session), signal.SIGKILL)
-                wait_for(lambda: session._sampler._process.poll() is not None)  # type: ignore[attr-defined]
+                wait_for(lambda: session._sampler._process.poll() is not None)
             with session.window("epoch", 3) as after:
                 time.sleep(0.05)
         trouble = session.trouble
@@ -170,7 +170,7 @@ def test_after_three_deaths_nothing_is_read_and_the_run_goes_on() -> None:
         for _ in range(3):
             os.kill(pid_of(session), signal.SIGKILL)
             session.snapshot()
-        assert session._sampler.pid is None  # type: ignore[attr-defined]
+        assert session._sampler.pid is None
         with session.window("epoch") as window:
             pass
         assert window.energy.total_j is None

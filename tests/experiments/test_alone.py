@@ -92,7 +92,7 @@ def test_without_a_counter_only_time_is_measured(tmp_path: Path) -> None:
     ):
         runner = TaskRunner(runtime, session, limit_s=1.0)
         runner.measure_runtime()
-        own = Bench(runtime, session, None, tmp_path)  # type: ignore[arg-type]
+        own = Bench(runtime, session, None, tmp_path)
         short, long = (runner.measure("task", own.task("task", loops)) for loops in (20_000, 200_000))
     assert not runner.measures
     assert math.isnan(short.watts)
@@ -105,7 +105,7 @@ def test_what_a_task_writes_is_not_shared_by_workers_and_stays_as_it_was(tmp_pat
         starpu.Runtime(cpu_workers=WORKERS, scheduler="eager", home=tmp_path) as runtime,
         EnergySession() as session,
     ):
-        own = Bench(runtime, session, None, tmp_path)  # type: ignore[arg-type]
+        own = Bench(runtime, session, None, tmp_path)
         task = own.task("task", 100_000)
         before = task.handles[0].array.copy()
         TaskRunner(runtime, session, limit_s=0.2).measure("task", task)

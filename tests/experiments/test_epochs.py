@@ -50,7 +50,7 @@ def trial(folder: Path, counter: Counter | None = FORTY_WATTS, **changes: Any) -
     records.write_json(folder / records.ENVIRONMENT_NAME, {})
     seen: list[dict[str, Any]] = []
     writer = EventWriter(None)
-    writer.emit = lambda event, **fields: seen.append({"event": event, **fields})  # type: ignore[method-assign]
+    writer.emit = lambda event, **fields: seen.append({"event": event, **fields})
     workload = load_workload(config, writer)
     if counter is not None:
         workload = replace(workload, sources=Selection((HandSource("rapl", {PACKAGE: counter}),), ()))

@@ -11,7 +11,7 @@ from experiments.events import EventReader, EventWriter, report_stderr
 
 
 @pytest.fixture
-def pipe():  # type: ignore[no-untyped-def]
+def pipe():
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)

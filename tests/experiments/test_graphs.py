@@ -53,7 +53,7 @@ def test_a_cholesky_factorisation_has_so_many_tasks_of_each_kind(tiles: int) -> 
 def test_a_factorisation_takes_a_third_of_a_cube_of_flops() -> None:
     """n^3/3 for Cholesky and 2 n^3/3 for LU, up to terms of lower order in the number of tiles."""
     for workload, share in ((Cholesky(tiles=20, tile_size=8), 1 / 3), (Lu(tiles=20, tile_size=8), 2 / 3)):
-        graph = workload.describe()  # type: ignore[attr-defined]
+        graph = workload.describe()
         flops = sum(graph.kinds[task.kind].flops for task in graph.parts[0][0])
         assert flops == pytest.approx(share * 160**3, rel=0.01)
 

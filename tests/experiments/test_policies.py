@@ -61,8 +61,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_policy_of_ones_own_is_made_with_its_fields(module: Any) -> None:
     name = module(GOOD)
     policy = load_scheduler({"_target_": f"{name}.Mine", "slowdown": 2, "compiled": False, "explain": True})
-    assert (type(policy).__name__, policy.slowdown) == ("Mine", 2)  # type: ignore[union-attr]
-    assert load_scheduler({"_target_": f"{name}.Mine"}).slowdown == 1.5  # type: ignore[union-attr]
+    assert (type(policy).__name__, policy.slowdown) == ("Mine", 2)
+    assert load_scheduler({"_target_": f"{name}.Mine"}).slowdown == 1.5
 
 
 def changed(old: str, new: str) -> str:

@@ -68,7 +68,7 @@ def test_a_simulation_says_so_and_has_dashes_for_loss_and_accuracy() -> None:
         [STARTED | {"simulated": True}, {"event": "epoch_end", **simulated}], terminal=False
     )
     assert "simulated · 2 workers" in text
-    assert "loss –, test accuracy –" in text  # noqa: RUF001
+    assert "loss –, test accuracy –" in text
     console = Console(file=io.StringIO(), width=100, color_system=None)
     show_end(console, display, Outcome("finished", None, None, None), Path("/runs/x"), [])
     assert isinstance(console.file, io.StringIO)
@@ -83,7 +83,7 @@ def test_what_was_not_recorded_is_a_dash_in_the_table_never_a_zero() -> None:
     console.print(epoch_table([row(gross_j=None, net_j=None, bound_j=None)], simulated=False))
     assert isinstance(console.file, io.StringIO)
     cells = [cell.strip() for cell in console.file.getvalue().splitlines()[-2].split("│")[1:-1]]
-    assert cells == ["1", "–", "–", "–", "2.000", "500", "0.5000", "0.8750"]  # noqa: RUF001
+    assert cells == ["1", "–", "–", "–", "2.000", "500", "0.5000", "0.8750"]
 
 
 def test_a_block_of_epochs_tells_its_joules_once_with_the_epochs_that_share_them() -> None:
@@ -110,7 +110,7 @@ def test_a_block_of_epochs_tells_its_joules_once_with_the_epochs_that_share_them
     assert isinstance(console.file, io.StringIO)
     lines = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.split("│")[1:5]] for line in lines]
-    assert cells == [["1", "–", "–", "–"], ["2 (1 to 2)", "60.0", "20.0", "0.500"]]  # noqa: RUF001
+    assert cells == [["1", "–", "–", "–"], ["2 (1 to 2)", "60.0", "20.0", "0.500"]]
     assert quality_words(display.blocks)[-1].startswith("not resolvable in epochs 1 to 2:")
 
 
@@ -124,7 +124,7 @@ def test_epochs_too_short_for_the_counter_are_named() -> None:
 
 def test_joules_keep_three_digits() -> None:
     assert [joules(value) for value in (None, 0.01234, 6.789, 30.0, 123.45)] == [
-        "–",  # noqa: RUF001
+        "–",
         "0.0123",
         "6.79",
         "30.0",

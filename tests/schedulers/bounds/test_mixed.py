@@ -28,8 +28,8 @@ def bounds(case: Small, **options: object) -> tuple[float, float]:
     figures = {**case.figures, **options}
     area = {key: value[there] if key in ("length_s", "energy_j") else value for key, value in figures.items()}
     return (
-        area_bound(counts[there], **area).energy_j,  # type: ignore[arg-type]
-        mixed_bound([case.graph], **figures).energy_j,  # type: ignore[arg-type]
+        area_bound(counts[there], **area).energy_j,
+        mixed_bound([case.graph], **figures).energy_j,
     )
 
 
@@ -154,7 +154,7 @@ def test_what_no_schedule_can_keep_is_refused_with_the_figure(
 ) -> None:
     graph = Graph([0, 0, 0], [(0, 1)])
     with pytest.raises(ValueError, match=message):
-        mixed_bound([graph], [[1.0]], [[10.0]], [2], static_w=5.0, **options)  # type: ignore[arg-type]
+        mixed_bound([graph], [[1.0]], [[10.0]], [2], static_w=5.0, **options)
 
 
 def test_a_kind_without_a_class_is_refused() -> None:
