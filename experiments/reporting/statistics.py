@@ -145,7 +145,7 @@ def paired(frame: pd.DataFrame, asked: Mapping[str, str], *, seed: int, resample
 
 
 def _pair(own: pd.DataFrame, base: pd.DataFrame, seed: int, resamples: int) -> dict[str, Any]:
-    joined = _keyed(own).join(_keyed(base), lsuffix="", rsuffix="_base", how="inner")
+    joined = _keyed(own).join(_keyed(base).add_suffix("_base"), how="inner")
     both = pd.concat([own, base])
     row: dict[str, Any] = {
         "label": own["label"].iloc[0],

@@ -30,8 +30,8 @@ def draw(run: Run, size: Size) -> Figure:
             height=0.7,
         )
         left += seconds[place]
-    for name, total in left.items():
-        text = f"{counts[name]:,}"
+    for name, total, count in zip(left.index, left, counts.reindex(left.index), strict=True):
+        text = f"{count:,}"
         axes.annotate(text, (total, name), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.02)
@@ -51,7 +51,7 @@ def by_place(tasks: pd.DataFrame, workers: Sequence[str]) -> tuple[pd.DataFrame,
     if len(names) > _MOST_WORKERS:
         names = [re.sub(r"\s*[\d.]+$", "", name) + " workers" for name in names]
     place = own["worker"].map(dict(enumerate(names)))
-    lengths = (own["end_s"] - own["start_s"]).groupby([own["codelet"], place]).sum().unstack(fill_value=0.0)
+    lengths = (own["end_s"] - own["start_s"]).groupby([own["codelet"], place]).sum().unstack().fillna(0.0)
     order = lengths.sum(axis=1).sort_values(ascending=False).index
     columns = [name for name in dict.fromkeys(names) if name in lengths]
     return lengths.loc[order, columns], own["codelet"].value_counts()

@@ -48,11 +48,11 @@ def draw_steps(axes: Axes, steps: Steps, zero_s: float, tone: str, label: str, w
 
 
 def _shade(axes: Axes, run: Run, zero_s: float, size: Size) -> None:
-    windows = spans(run)
+    windows: Any = spans(run)
     for kind, shade in _SHADES.items():
         for row in windows[windows["window"] == kind].itertuples():
             axes.axvspan(row.start_s - zero_s, row.end_s - zero_s, color=shade, linewidth=0)
-    blocks: Any = windows[windows["window"] == "epoch"]
+    blocks = windows[windows["window"] == "epoch"]
     every = -(-len(blocks) // _MOST_LABELS[size])
     for number, row in enumerate(blocks.itertuples()):
         for at_s in (row.start_s, row.end_s):
