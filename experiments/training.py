@@ -159,6 +159,7 @@ def _tell_what_runs(
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "loops": session.loops,
         "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": absent,
         "task_watts": _task_watts(workload),
