@@ -14,6 +14,7 @@ from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
+from experiments.accesses import write_accesses
 from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
 from experiments.epochs import Epochs
@@ -76,6 +77,8 @@ def _inside(
         if isinstance(trainer, Trainer):
             _tell_the_tasks(run_dir, trainer, workload)
         work = _record_work(run_dir, context, trainer, workload) if workload.simulated else None
+        if config["trace"] and not workload.simulated:
+            write_accesses(run_dir, trainer.epoch_graphs)
         baseline = take_baseline(session, runtime, config, events)
         table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
         with meter.around("run"):
@@ -159,6 +162,7 @@ def _tell_what_runs(
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "loops": session.loops,
         "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": absent,
         "task_watts": _task_watts(workload),
