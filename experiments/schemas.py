@@ -75,6 +75,22 @@ WINDOWS = pa.schema(
 
 The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
 
+LOAD = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("seconds", pa.float64()),
+        ("foreign_cores", pa.float64()),
+        ("foreign_cores_bound", pa.float64()),
+        ("stolen_cores", pa.float64()),
+        ("frequency_mhz", pa.float64()),
+        ("throttles", pa.int64()),
+        ("disturbed", pa.bool_()),
+    ]
+)
+"""A row per window: what else ran on the machine (`experiments.guard`)."""
+
 BREAKDOWN = pa.schema(
     [
         ("window", pa.string()),

@@ -103,6 +103,9 @@ def _remarks(summaries: Sequence[Summary]) -> list[str]:
             "Simulated: seconds from SimGrid, joules from a platform's assumed watts; no machine was measured."
         )
     finished = [summary for summary in summaries if summary["status"] == "finished"]
+    disturbed = sum(summary.get("disturbed") is True for summary in finished)
+    if disturbed:
+        said.append(f"{disturbed} of {len(finished)} runs were disturbed by other work on the machine.")
     runs = [_run(summary, number) for number, summary in enumerate(finished)]
     counts = [run[:-1] for run in dict.fromkeys(runs)]
     most = max((counts.count(key) for key in counts), default=0)
