@@ -25,7 +25,7 @@ from energy import (
 )
 from experiments.events import EventWriter
 from experiments.guard import DisturbedError, Guard, Load, Reading
-from experiments.schemas import BREAKDOWN, DECISIONS, LOAD, TASKS, WINDOWS
+from experiments.schemas import BREAKDOWN, DECISIONS, GUARD, TASKS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
 
 Mark = tuple[Snapshot, float]
@@ -81,7 +81,7 @@ class Meter:
     ) -> None:
         self._runtime = runtime
         self._guard, self._refuse_disturbed = guard, refuse_disturbed
-        self._loads = TableStream(run_dir, "load", LOAD) if guard else None
+        self._loads = TableStream(run_dir, "guard", GUARD) if guard else None
         self._link_joule_per_byte = link_joule_per_byte
         self._session = session
         self._events = events

@@ -75,7 +75,7 @@ WINDOWS = pa.schema(
 
 The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
 
-LOAD = pa.schema(
+GUARD = pa.schema(
     [
         ("window", pa.string()),
         ("epoch", pa.int32()),
