@@ -50,7 +50,6 @@ def summarise(
         "error": error,
         "identity": identity(config),
         "label": config.get("label"),
-        "repeat": config.get("repeat"),
         "scheduler": scheduler_name(config),
         "framework": "starpu",
         "workload": config["choices"]["workload"],

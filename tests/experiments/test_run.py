@@ -115,7 +115,6 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "status": "finished",
         "error": None,
         "label": None,
-        "repeat": 1,
         "scheduler": "eager",
         "framework": "starpu",
         "workload": "cnn",
