@@ -25,7 +25,7 @@ from experiments import records
 from experiments.schemas import SUMMARY
 from experiments.tables import power_stream_path, read_table
 
-TABLES = ("epochs", "windows", "breakdown", "power", "tasks", "decisions")
+TABLES = ("epochs", "windows", "guard", "breakdown", "power", "tasks", "decisions")
 """The tables that a run may have."""
 
 OWN_COLUMNS = pa.schema(
@@ -166,6 +166,7 @@ class Run:
 _WRITTEN = {
     "epochs": "the trial ended before its first epoch did",
     "windows": "the trial ended before its first window did",
+    "guard": "it needs guard=label, and a simulation has none",
     "breakdown": "it needs a power model and tasks",
     "tasks": "run it with trace=true (a PyTorch twin has no tasks)",
     "decisions": "run it with scheduler.explain=true",
