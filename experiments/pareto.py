@@ -240,6 +240,8 @@ def run(overrides: Sequence[str], sweep: Sweep, say: Any) -> tuple[list[Swept], 
     parts = [config["choices"]["platform"], config["choices"]["workload"]]
     if config["choices"]["workload"] == "cnn":
         parts[1] = str(config["choices"]["model"])
+    if config["platform"].get("free_links"):
+        parts[0] += ", free links"
     folder = records.new_run_dir(Path(config["output"]), config["name"] or NAME, *parts)
     found = []
     for seed in sweep.seeds:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from experiments.bar import Bar
 from experiments.events import Event
 from experiments.supervisor import Outcome
 
@@ -39,28 +39,15 @@ class TrialDisplay:
         self._epochs_asked = epochs
         self._epoch = 0
         self._seconds_done = 0.0
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar = Bar(console)
 
     def __enter__(self) -> TrialDisplay:
         self._say(f"[bold]{escape(self._title)}[/bold]")
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[figures]}"),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-            )
-            self._task = self._bar.add_task("starting", total=None, figures="")
-            self._bar.start()
+        self._bar.start("starting")
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
     def take(self, event: Event) -> None:
         """Show one event."""
@@ -70,9 +57,9 @@ class TrialDisplay:
             case "notice":
                 self._say(escape(str(event["message"])))
             case "loading":
-                self._update(escape(str(event["message"])), "")
+                self._update(str(event["message"]), "")
             case "calibrating":
-                self._update(escape(str(event["message"])), "", aloud=True)
+                self._update(str(event["message"]), "", aloud=True)
             case "epoch_start":
                 self._epoch = int(event["epoch"])
                 self._update(self._where(), "")
@@ -131,7 +118,7 @@ class TrialDisplay:
             f"loss {number(row.get('loss'), '.4f')}",
             f"test accuracy {number(row.get('accuracy'), '.4f')}",
         ]
-        if self._bar is None:
+        if not self._bar.shown:
             self._say(f"epoch {row['epoch']}/{self._epochs_asked}: {', '.join(parts)}")
 
     def _joules_of(self, row: Mapping[str, Any]) -> str:
@@ -153,13 +140,9 @@ class TrialDisplay:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _update(self, what: str, figures: str, done: int = 0, total: int = 0, *, aloud: bool = False) -> None:
-        if self._bar is None or self._task is None:
-            if aloud:
-                self._say(what)
-            return
-        self._bar.update(
-            self._task, description=what, figures=figures, completed=done, total=total or None, refresh=True
-        )
+        if aloud and not self._bar.shown:
+            self._say(escape(what))
+        self._bar.show(what, figures, done, total or None)
 
 
 def show_end(

@@ -207,6 +207,7 @@ def describe_energy(workload: Workload, session: EnergySession) -> dict[str, Any
     return {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
+        "loops": session.loops,
         "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
         "absent": {
             source.name: {"why": source.why, "remedy": source.remedy} for source in workload.sources.absent

@@ -85,7 +85,9 @@ def test_joules_are_assumed_watts_times_seconds_and_cpu_seconds_in_both(both: di
             "window == 'epoch' and channel == 'model:cpu'"
         )
         assert (epochs["cpu_s"] > 0).all()
-        assert epochs["net_j"].to_numpy() == pytest.approx(8.5 * epochs["cpu_s"].to_numpy(), rel=0.2), name
+        expected_j = 8.5 * epochs["cpu_s"].to_numpy()
+        # The window holds a few milliseconds more than the epoch.
+        assert epochs["net_j"].to_numpy() == pytest.approx(expected_j, rel=0.2, abs=0.03), name
         idle_j = epochs["gross_j"].to_numpy() - epochs["net_j"].to_numpy()
         assert idle_j == pytest.approx(15.5 * windows["seconds"].to_numpy()), name
 
