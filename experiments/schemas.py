@@ -9,6 +9,35 @@ import pyarrow as pa
 
 from energy import WindowEnergy
 
+SUMMARY = pa.schema(
+    [
+        ("record_version", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("scheduler", pa.string()),
+        ("framework", pa.string()),
+        ("workload", pa.string()),
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("platform", pa.string()),
+        ("simulated", pa.bool_()),
+        ("epochs", pa.int64()),
+        ("accuracy", pa.float64()),
+        ("loss", pa.float64()),
+        ("weights_sha256", pa.string()),
+        ("seconds_per_epoch", pa.float64()),
+        ("images_per_second", pa.float64()),
+        ("joules_per_epoch", pa.float64()),
+        ("joules_per_epoch_net", pa.float64()),
+        ("energy_trouble", pa.string()),
+        ("energy_quality", pa.string()),
+        ("idle_drifted", pa.bool_()),
+        ("bound_ratio", pa.float64()),
+        ("bound_ratio_controllable", pa.float64()),
+    ]
+)
+"""The fields of `summary.json` (`experiments.summary`)."""
+
 TASKS = pa.schema(
     [
         ("window", pa.string()),
@@ -92,6 +121,18 @@ BREAKDOWN = pa.schema(
     ]
 )
 """A row per window with tasks: its joules by what they went to (`energy.breakdown`); all but the total are modelled."""
+
+POWER = pa.schema(
+    [
+        ("t_mono_ns", pa.int64()),
+        ("channel", pa.string()),
+        ("raw", pa.int64()),
+        ("joules", pa.float64()),
+        ("watts", pa.float64()),
+        ("flags", pa.int64()),
+    ]
+)
+"""A row per reading of a channel: joules since the one before and the mean watts of them (`energy.stream`)."""
 
 EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("epoch", pa.int32()),

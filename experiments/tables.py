@@ -111,7 +111,9 @@ def read_table(run_dir: Path, name: str) -> tuple[pa.Table | None, bool]:
     """
     if parquet_path(run_dir, name).exists():
         with pq.ParquetFile(parquet_path(run_dir, name)) as file:
-            return file.read(), (file.metadata.metadata or {}).get(b"torn") == b"true"
+            # Threads cost more than a small table takes.
+            whole = file.read(use_threads=file.metadata.num_rows > _ROW_GROUP_ROWS)
+            return whole, (file.metadata.metadata or {}).get(b"torn") == b"true"
     if stream_path(run_dir, name).exists():
         return read_stream(stream_path(run_dir, name))
     return None, False

@@ -226,3 +226,13 @@ def test_a_simulation_is_measured_in_a_process_of_its_own(tmp_path: Path) -> Non
     assert epoch["processor_s"]["median"] > 0
     assert found["many"]["tasks"]["median"] >= 400
     assert "an epoch on cpu8_gpu2, dmda" in printed
+
+
+def test_runs_are_loaded_and_counted(tmp_path: Path) -> None:
+    found, printed = run("load_runs", tmp_path, "--runs", "12", "--rounds", "2")
+    assert set(found["cases"]) == set(found["target_holds"])
+    for case, figures in found["cases"].items():
+        assert figures["seconds"]["lowest"] > 0
+        small = figures["seconds"]["highest"] <= 20 and figures["peak_mb"]["highest"] < 2000
+        assert found["target_holds"][case] is small
+    assert "12 runs of 5 epochs" in printed

@@ -16,6 +16,7 @@
   pyarrow = "22.0.0";
   pytest = "9.0.2";
   pytest-timeout = "2.4.0";
+  pyyaml = "6.0.3";
   rich = "14.2.0";
   ruff = "0.14.14";
   scipy = "1.17.0";
