@@ -22,6 +22,7 @@ LIBRARIES = (
     "pillow",
     "rich",
     "nvidia-ml-py",
+    "torch",
 )
 
 
