@@ -17,6 +17,7 @@ from experiments.reporting.figures.style import (
     marker,
     new_figure,
     say_quality,
+    scale_axis,
 )
 
 
@@ -48,6 +49,7 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
         )
     quality = joined(blocks["quality"])
     axes.set(xlabel="epoch", ylabel=f"energy of the epoch (J, {quality})")
+    scale_axis(axes, "y", blocks["joules_per_epoch"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_beside(figure, size, *axes.get_legend_handles_labels())
     more = "Epochs measured as one block are shown at its end, each with the mean."
@@ -73,6 +75,7 @@ def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Fig
         if len(own) > 1:
             axes.plot([own.median()] * 2, [place - 0.3, place + 0.3], color=colour(place), linewidth=2)
     quality = joined(blocks["quality"])
+    scale_axis(axes, "x", blocks["joules_per_epoch"])
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(f"energy of the epoch (J, {quality})")

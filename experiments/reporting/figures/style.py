@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ WIDTH_IN: dict[Size, float] = {"wide": 8.0, "narrow": 3.75}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too pale on white)."""
 OTHERS = "#999999"
+LOG_FROM = 10.0
 MARKERS = "osD^vP*X"
 
 STYLE: Any = {
@@ -111,7 +113,7 @@ def label_points(
             if covered == 0:
                 break
         taken.append(chosen)
-        far = max(map(abs, best)) > 12
+        far = math.hypot(*best) > 16
         axes.annotate(
             text,
             place,
@@ -121,21 +123,18 @@ def label_points(
             va="center",
             fontsize=7.5,
             color=tone,
+            zorder=4 if far else 5,  # a line to a text further away goes below the nearer ones
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
             arrowprops={"arrowstyle": "-", "color": tone, "linewidth": 0.5} if far else None,
         )
 
 
-_DIRECTIONS = (
-    (0.9, 0.9),
-    (0.9, -0.9),
-    (-0.9, 0.9),
-    (-0.9, -0.9),
-    (1.0, 0.0),
-    (-1.0, 0.0),
-    (0.0, 1.0),
-    (0.0, -1.0),
-)
-_AROUND = [(radius, direction) for radius in (9.0, 12.0, 18.0, 26.0, 36.0, 48.0) for direction in _DIRECTIONS]
+_AROUND = [
+    (radius, (math.cos(math.pi * part / 8), math.sin(math.pi * part / 8)))
+    for radius in (11.0, 15.0, 20.0, 27.0, 35.0, 44.0, 54.0, 66.0, 80.0)
+    for part in (2, 14, 6, 10, 0, 8, 4, 12, 1, 15, 3, 13, 5, 11, 7, 9)
+]
+"""Where a label may stand: right and above of its point first, then around it, then further away."""
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -173,6 +172,17 @@ def spread_bars(row: Any, name: str) -> list[list[float]] | None:
     if not (low <= middle <= high):  # NaN compares false
         return None
     return [[middle - low], [high - middle]]
+
+
+def scale_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None:
+    """A logarithmic axis where values differ tenfold; a linear one never shows what is below 0."""
+    known = [value for value in values if value > 0]
+    if known and max(known) > LOG_FROM * min(known):
+        axes.set(**{f"{which}scale": "log"})
+        return
+    get, put = (axes.get_xlim, axes.set_xlim) if which == "x" else (axes.get_ylim, axes.set_ylim)
+    low, high = get()
+    put(max(0.0, low), high)
 
 
 def joined(texts: Iterable[str | None]) -> str | None:
