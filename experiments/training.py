@@ -16,6 +16,7 @@ from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
 from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
+from experiments.environment import kernels_of_this_processor
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
@@ -166,6 +167,7 @@ def _tell_what_runs(
         "variant": variant,
         "workers": [worker.name for worker in runtime.workers],
     }
+    environment["kernels"] = kernels_of_this_processor()
     environment["energy"] = {
         "sources": {source.name: source.quality for source in workload.sources.sources},
         "channels": [*session.channels, *session.model_channels],
