@@ -28,5 +28,5 @@ setup:
 # Everything that was built or downloaded; the records in runs/ and multirun/ stay.
 clean:
 	rm -rf .venv .starpu .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find dahl schedulers energy experiments benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +
-	find dahl -name '*.so' -delete -o -name '*.stamp' -delete
+	find dahl schedulers energy experiments compiling benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find dahl energy -name '*.so' -delete -o -name '*.stamp' -delete

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dahl import starpu
 from energy import (
     EnergySession,
     LivePage,
@@ -23,13 +22,15 @@ from energy import (
     WindowEnergy,
     break_down,
 )
+from experiments.cpu_time import CpuTime
+from experiments.engine import Engine
 from experiments.events import EventWriter
 from experiments.guard import DisturbedError, Guard, Load, Reading
 from experiments.schemas import BREAKDOWN, DECISIONS, GUARD, TASKS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
 
 Mark = tuple[Snapshot, float]
-"""The counters as read, and StarPU's clock."""
+"""The counters as read, and the clock of the tasks."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class OpenWindow:
 
 
 class Meter:
-    """Counts the joules of one window after another, and writes their tasks and joules down."""
+    """Counts the joules of one window after another, and writes their tasks and joules down.
+
+    With `cpu_time` the power model counts from the process's CPU time, otherwise from the tasks.
+    """
 
     def __init__(
         self,
         run_dir: Path,
-        runtime: starpu.Runtime,
+        runtime: Engine,
         session: EnergySession,
         events: EventWriter,
         *,
@@ -78,15 +82,18 @@ class Meter:
         link_joule_per_byte: np.ndarray | None = None,
         guard: Guard | None = None,
         refuse_disturbed: bool = False,
+        cpu_time: CpuTime | None = None,
     ) -> None:
         self._runtime = runtime
         self._guard, self._refuse_disturbed = guard, refuse_disturbed
         self._loads = TableStream(run_dir, "guard", GUARD) if guard else None
+        self._cpu_time = cpu_time
         self._link_joule_per_byte = link_joule_per_byte
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
-        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN)
+        # CPU time does not say what it was used for.
+        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN) if cpu_time is None else None
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
         self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
         self.channels = (*session.channels, *session.model_channels)
@@ -123,19 +130,24 @@ class Meter:
         """Begin a window, to be ended by `close_window`."""
         load = self._guard.read() if self._guard else None
         start_s = self._runtime.now_s()
+        self._mark_cpu_time()
         return OpenWindow(self._session.open_window(name, epoch), name, epoch, start_s, load=load)
 
     def mark(self) -> Mark:
         """Read the counters now, for a range inside of a window."""
+        self._mark_cpu_time()
         return self._session.snapshot(), self._runtime.now_s()
 
     def close_window(self, opened: OpenWindow) -> WindowEnergy:
         """End a window in which no task is left, and write down what it cost and what ran in it."""
         opened.window.stop()
+        self._mark_cpu_time()
         end_s = self._runtime.now_s()
         load = self._load(opened)
         tasks = self._take_tasks()
         activity = {**tasks, **self._take_transfers(opened.start_s, end_s)}
+        if self._cpu_time is not None:
+            activity = dict(self._cpu_time.take())
         energy = opened.energy = opened.window.close(activity, opened.start_s, end_s)
         last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
         self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
@@ -176,6 +188,15 @@ class Meter:
             self._events.emit(
                 "notice", message=f"incomplete joules of {energy.name}: {self._session.trouble}"
             )
+
+    def note_cpu_time(self) -> None:
+        """Let the power trace follow the CPU time, where it is what counts; to be called often."""
+        if self._cpu_time is not None:
+            self._cpu_time.note()
+
+    def _mark_cpu_time(self) -> None:
+        if self._cpu_time is not None:
+            self._cpu_time.mark()
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
@@ -248,7 +269,7 @@ class Meter:
         self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float, last_epoch: int
     ) -> None:
         model = self._session.power_model
-        if model is None or not len(tasks["task"]):
+        if self._breakdown is None or model is None or not len(tasks["task"]):
             return
         found = break_down(model, tasks, start_s, end_s, energy.total_j)
         self._breakdown.append_row(

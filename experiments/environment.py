@@ -23,6 +23,7 @@ LIBRARIES = (
     "pillow",
     "rich",
     "nvidia-ml-py",
+    "torch",
 )
 
 

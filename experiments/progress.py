@@ -78,9 +78,12 @@ class TrialDisplay:
         self.started = event
         self._update("compiling kernels", "")
         mode = "[yellow]simulated[/yellow] · " if event.get("simulated") else ""
-        self._say(
-            f"{mode}{event['workers']} workers · StarPU {event['starpu']} · {escape(str(event['energy']))}"
+        what = (
+            f"workers · StarPU {event['starpu']}"
+            if "starpu" in event
+            else f"threads · PyTorch {event['torch']}"
         )
+        self._say(f"{mode}{event['workers']} {what} · {escape(str(event['energy']))}")
 
     def _on_batch(self, event: Event) -> None:
         total = int(self.started.get("images_per_epoch") or 0)

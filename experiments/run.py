@@ -134,7 +134,16 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     named = {
         name: choices.get(name)
-        for name in ("scheduler", "workload", "model", "dataset", "energy", "platform", "experiment")
+        for name in (
+            "framework",
+            "scheduler",
+            "workload",
+            "model",
+            "dataset",
+            "energy",
+            "platform",
+            "experiment",
+        )
     }
     sweep = position = None
     if HydraConfig.get().mode == RunMode.MULTIRUN:

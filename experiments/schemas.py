@@ -23,11 +23,13 @@ SUMMARY = pa.schema(
         ("dataset", pa.string()),
         ("platform", pa.string()),
         ("simulated", pa.bool_()),
+        ("tasks_recorded", pa.bool_()),
         ("epochs", pa.int64()),
         ("accuracy", pa.float64()),
         ("loss", pa.float64()),
         ("weights_sha256", pa.string()),
         ("seconds_per_epoch", pa.float64()),
+        ("cpu_seconds_per_epoch", pa.float64()),
         ("images_per_second", pa.float64()),
         ("joules_per_epoch", pa.float64()),
         ("joules_per_epoch_net", pa.float64()),
@@ -159,6 +161,7 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("block", pa.int32()),
     ("images", pa.int64()),
     ("seconds", pa.float64()),
+    ("cpu_s", pa.float64()),
     ("loss", pa.float64()),
     ("test_loss", pa.float64()),
     ("accuracy", pa.float64()),
@@ -170,7 +173,9 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("bound_ratio", pa.float64()),
     ("bound_ratio_controllable", pa.float64()),
 ]
-"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
+"""`cpu_s`: CPU time of all threads of the process, null in a simulation.
+
+Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
 
 An epoch that shares its block with others has none of its own: `windows` has the block's."""
 

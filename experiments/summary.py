@@ -32,6 +32,7 @@ def summarise(
     `seconds_per_epoch`, `images_per_second` and the joules are means over the epochs that ended; accuracy and
     loss are those of the last one. What was not recorded is None, never 0; joules are None unless every epoch
     is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
+    `tasks_recorded` is False where there is no `tasks.parquet`: PyTorch has no tasks, or `trace` is false.
     The ratios to the bound are there for simulated runs (see `experiments.bounds`).
     `whole` is the window around all of them: `foreign_cores` is the load of others in it, `disturbed` whether that or
     a block's was too much; None where nothing is known (see `experiments.guard`).
@@ -51,17 +52,19 @@ def summarise(
         "identity": identity(config),
         "label": config.get("label"),
         "scheduler": scheduler_name(config),
-        "framework": "starpu",
+        "framework": config["framework"]["name"],
         "workload": config["choices"]["workload"],
         "model": config["choices"]["model"],
         "dataset": config["choices"]["dataset"],
         "platform": config["choices"]["platform"],
         "simulated": simulated,
+        "tasks_recorded": bool(config["trace"]) and config["framework"]["name"] == "starpu",
         "epochs": len(epochs),
         "accuracy": last.get("accuracy"),
         "loss": last.get("loss"),
         "weights_sha256": weights_sha256,
         "seconds_per_epoch": _mean(seconds, epochs),
+        "cpu_seconds_per_epoch": _mean(_sum(epochs, "cpu_s"), epochs),
         "images_per_second": images / seconds if images and seconds else None,
         "joules_per_epoch": _mean(_sum(counted, "gross_j"), epochs),
         "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
@@ -78,8 +81,17 @@ def summarise(
 def scheduler_name(config: Mapping[str, Any]) -> str:
     """The scheduler as results name it: its file in the group.
 
-    For `scheduler=starpu` it is StarPU's name, for `scheduler=own` the class.
+    For `scheduler=starpu` it is StarPU's name, for `scheduler=own` the class. PyTorch, which has none, stands there by
+    its own name and the options that are not its defaults, such as `torch+channels_last`.
     """
+    framework = config["framework"]
+    if framework["name"] == "torch":
+        chosen = {
+            "channels_last": framework["memory_format"] == "channels_last",
+            "compile": framework["compile"],
+            "normalised_once": framework["normalise"] == "once",
+        }
+        return "+".join(["torch", *(name for name, is_chosen in chosen.items() if is_chosen)])
     choice, scheduler = config["choices"]["scheduler"], config["scheduler"]
     if choice == "own":
         return str(scheduler["_target_"]).rpartition(".")[2]

@@ -187,17 +187,20 @@ def test_the_sampler_is_measured_alone_where_no_other_reader_is_installed(tmp_pa
     python.chmod(0o755)
     arguments = ("--seconds", "0.5", "--rounds", "1", "--rates", "100", "--readings", "50")
     found, printed = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
-    assert set(found["sampling"]) == set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
-    for case, figures in found["sampling"].items():
+    assert set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
+    assert set(found["sampling"]) == {
+        f"{case}, {loop}" for case in found["waking"] for loop in ("native", "python")
+    }
+    assert all(figures["percent"]["median"] > 0 for figures in found["waking"].values())
+    for figures in found["sampling"].values():
         assert figures["percent"]["median"] > 0
-        assert found["waking"][case]["percent"]["median"] > 0
         assert 0 < figures["late_p50_us"]["median"] <= figures["late_p99_us"]["median"]
     assert found["readings"]["dahl"]["counters"]["median"] == 6
     assert set(found["readings"]) == {"dahl"}
     assert len(found["missing"]) == 3
     assert "nobody is installed: python -m pip install" in printed
-    share = found["sampling"]["busy, 100 Hz"]["percent"]["median"]
-    assert found["targets"]["busy, 100 Hz: at most 1 % of a core"] is (share <= 1.0)
+    share = found["sampling"]["busy, 100 Hz, native"]["percent"]["median"]
+    assert found["targets"]["busy, 100 Hz, native: at most 1 % of a core"] is (share <= 1.0)
 
 
 def test_other_readers_are_measured_on_the_same_tree(tmp_path: Path) -> None:

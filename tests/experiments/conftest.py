@@ -61,6 +61,7 @@ def is_alive(pid: int) -> bool:
 def configuration(**changes: Any) -> dict[str, Any]:
     """A configuration that can run, as Hydra would compose it."""
     config: dict[str, Any] = {
+        "framework": {"name": "starpu"},
         "scheduler": {"_target_": "schedulers.StarPUScheduler", "name": "eager"},
         "workload": {"_target_": None},
         "estimates": {"bias": {}, "noise": 0.0, "seed": 0},
@@ -97,6 +98,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 
 CHOICES = {
+    "framework": "starpu",
     "scheduler": "eager",
     "workload": "cnn",
     "model": "basic_cnn",
