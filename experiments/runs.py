@@ -22,11 +22,18 @@ import yaml
 
 from energy.stream import read_stream
 from experiments import records
-from experiments.schemas import SUMMARY
+from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, POWER, SUMMARY, TASKS, WINDOWS
 from experiments.tables import power_stream_path, read_table
 
-TABLES = ("epochs", "windows", "breakdown", "power", "tasks", "decisions")
-"""The tables that a run may have."""
+SCHEMAS = {
+    "epochs": pa.schema(EPOCH_COLUMNS),
+    "windows": WINDOWS,
+    "breakdown": BREAKDOWN,
+    "power": POWER,
+    "tasks": TASKS,
+    "decisions": DECISIONS,
+}
+"""The tables that a run may have, with their documented columns."""
 
 OWN_COLUMNS = pa.schema(
     [
@@ -158,9 +165,10 @@ class Run:
     def _table(self, name: str) -> pa.Table | None:
         """The table as Arrow has it; None where the run has none."""
         try:
-            return read_table(self.path, name)[0]
+            table = read_table(self.path, name)[0]
         except (pa.ArrowException, OSError) as error:
             raise RunsError(f"{self.path}: {name}.parquet cannot be read ({error})") from error
+        return None if table is None else _with_every_column(table, name)
 
 
 _WRITTEN = {
@@ -371,6 +379,16 @@ def _own(run: Run) -> dict[str, Any]:
             value = value if isinstance(value, str) else json.dumps(value)
         row[field.name] = value if _fits(value, field.type) else None
     return row
+
+
+def _with_every_column(table: pa.Table, name: str) -> pa.Table:
+    """The table with nulls in documented columns that an earlier state of the project did not write."""
+    for field in SCHEMAS[name]:
+        if field.name not in table.column_names:
+            # Before there were blocks, each epoch was one.
+            earlier = table["epoch"] if field.name == "last_epoch" else pa.nulls(len(table), field.type)
+            table = table.append_column(field, earlier)
+    return table
 
 
 def _to_pandas(table: pa.Table, name: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
+from experiments.accesses import write_accesses
 from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
 from experiments.cpu_time import CpuTime, cpu_time_model
@@ -87,6 +88,8 @@ def _inside(
         if isinstance(trainer, Trainer):
             _tell_the_tasks(run_dir, trainer, workload)
         work = _record_work(run_dir, context, trainer, workload) if workload.simulated else None
+        if config["trace"] and not workload.simulated:
+            write_accesses(run_dir, trainer.epoch_graphs)
         found = count_epochs(
             run_dir, runtime, trainer, session, meter, workload, events, work if config["bound"] else None
         )

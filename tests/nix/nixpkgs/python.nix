@@ -4,6 +4,7 @@
   cupy = "13.6.0";
   hydra-core = "1.3.2";
   hypothesis = "6.151.0";
+  jinja2 = "3.1.6";
   matplotlib = "3.10.8";
   mypy = "1.19.1";
   numba = "0.63.1";
