@@ -22,12 +22,13 @@ import yaml
 
 from energy.stream import read_stream
 from experiments import records
-from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, POWER, SUMMARY, TASKS, WINDOWS
+from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, GUARD, POWER, SUMMARY, TASKS, WINDOWS
 from experiments.tables import power_stream_path, read_table
 
 SCHEMAS = {
     "epochs": pa.schema(EPOCH_COLUMNS),
     "windows": WINDOWS,
+    "guard": GUARD,
     "breakdown": BREAKDOWN,
     "power": POWER,
     "tasks": TASKS,
@@ -174,6 +175,7 @@ class Run:
 _WRITTEN = {
     "epochs": "the trial ended before its first epoch did",
     "windows": "the trial ended before its first window did",
+    "guard": "it needs guard=label, and a simulation has none",
     "breakdown": "it needs a power model and tasks",
     "tasks": "run it with trace=true (a PyTorch twin has no tasks)",
     "decisions": "run it with scheduler.explain=true",

@@ -14,6 +14,8 @@ SUMMARY = pa.schema(
         ("record_version", pa.int64()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("identity", pa.string()),
+        ("label", pa.string()),
         ("scheduler", pa.string()),
         ("framework", pa.string()),
         ("workload", pa.string()),
@@ -32,6 +34,8 @@ SUMMARY = pa.schema(
         ("joules_per_epoch", pa.float64()),
         ("joules_per_epoch_net", pa.float64()),
         ("energy_trouble", pa.string()),
+        ("foreign_cores", pa.float64()),
+        ("disturbed", pa.bool_()),
         ("energy_quality", pa.string()),
         ("idle_drifted", pa.bool_()),
         ("bound_ratio", pa.float64()),
@@ -105,6 +109,22 @@ WINDOWS = pa.schema(
 """A row per window and channel. `start_s`, `end_s`: StarPU's clock; `_t_mono_ns`: `time.monotonic_ns`.
 
 The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
+
+GUARD = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("seconds", pa.float64()),
+        ("foreign_cores", pa.float64()),
+        ("foreign_cores_bound", pa.float64()),
+        ("stolen_cores", pa.float64()),
+        ("frequency_mhz", pa.float64()),
+        ("throttles", pa.int64()),
+        ("disturbed", pa.bool_()),
+    ]
+)
+"""A row per window: what else ran on the machine (`experiments.guard`)."""
 
 BREAKDOWN = pa.schema(
     [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from experiments.identity import identity
 from experiments.records import RECORD_VERSION
 
 QUALITIES = ("measured", "estimated", "simulated", "modelled")
@@ -14,6 +16,7 @@ def summarise(
     config: Mapping[str, Any],
     epochs: Sequence[Mapping[str, Any]],
     blocks: Sequence[Mapping[str, Any]] = (),
+    whole: Mapping[str, Any] = MappingProxyType({}),
     *,
     status: str,
     error: str | None = None,
@@ -31,6 +34,8 @@ def summarise(
     is in a block that has them. `idle_drifted` is None where the idle baseline was not checked.
     `tasks_recorded` is False where there is no `tasks.parquet`: PyTorch has no tasks, or `trace` is false.
     The ratios to the bound are there for simulated runs (see `experiments.bounds`).
+    `whole` is the window around all of them: `foreign_cores` is the load of others in it, `disturbed` whether that or
+    a block's was too much; None where nothing is known (see `experiments.guard`).
     `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     blocks = blocks or epochs
@@ -44,6 +49,8 @@ def summarise(
         "record_version": RECORD_VERSION,
         "status": status,
         "error": error,
+        "identity": identity(config),
+        "label": config.get("label"),
         "scheduler": scheduler_name(config),
         "framework": config["framework"]["name"],
         "workload": config["choices"]["workload"],
@@ -62,6 +69,8 @@ def summarise(
         "joules_per_epoch": _mean(_sum(counted, "gross_j"), epochs),
         "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
         "energy_trouble": energy_trouble,
+        "foreign_cores": whole.get("foreign_cores"),
+        "disturbed": True if any(row.get("disturbed") for row in blocks) else whole.get("disturbed"),
         "energy_quality": max(qualities, key=QUALITIES.index) if qualities else None,
         "idle_drifted": idle_drifted,
         "bound_ratio": _mean(_sum(epochs, "bound_ratio"), epochs),

@@ -23,6 +23,7 @@ from experiments.engine import Engine
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
+from experiments.guard import Guard
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
 from experiments.schemas import epoch_schema
@@ -77,6 +78,8 @@ def _inside(
                     write_tasks=config["trace"],
                     write_decisions=workload.explains,
                     link_joule_per_byte=workload.link_joule_per_byte(runtime.workers),
+                    guard=make_guard(workload),
+                    refuse_disturbed=config["guard"] == "refuse",
                     cpu_time=cpu_time,
                 )
             )
@@ -142,6 +145,13 @@ def _record_idle(run_dir: Path, baseline: IdleBaseline, drift: dict[str, Any]) -
     environment = records.read_json(path)
     environment["energy"] |= {"idle_baseline": baseline.to_json(), "idle_drift": drift}
     records.write_json(path, environment)
+
+
+def make_guard(workload: Workload) -> Guard | None:
+    """What watches the load of others; None in a simulation, and where it is off."""
+    if workload.simulated or workload.config["guard"] == "off":
+        return None
+    return Guard(workload.config["max_foreign_cores"])
 
 
 def kernels_are_cold() -> bool:
