@@ -37,7 +37,7 @@ NO_FACTORS = frozenset(
 )
 """Keys that make repeats of one another, or say how a run is supervised and recorded."""
 
-_NO_FACTOR_GROUPS = ("choices", "platform", "dataset", "hydra")
+_NO_FACTOR_GROUPS = ("choices", "platform", "dataset", "hydra", "framework")
 _ABSENT = object()
 
 
