@@ -27,8 +27,8 @@ NO_FACTORS = frozenset(
 )
 """Keys that make repeats of one another, or say how a run is supervised and recorded."""
 
-_NO_FACTOR_GROUPS = ("choices", "platform", "dataset", "framework", "hydra")
-"""The setting's, and what the name of the scheduler says (`torch+compile`)."""
+_NO_FACTOR_GROUPS = ("choices", "framework", "hydra")
+"""What the setting's names and that of the scheduler say (`torch+compile`)."""
 _ABSENT = object()
 
 
