@@ -13,6 +13,7 @@ from experiments.reporting.figures.style import (
     joined,
     label_points,
     legend_beside,
+    legend_in,
     marker,
     new_figure,
     say_quality,
@@ -28,7 +29,8 @@ def draw(variants: pd.DataFrame, runs: pd.DataFrame, size: Size) -> Figure:
     """`variants` are one setting's rows of `statistics.medians`, `runs` those of `measures.measured`."""
     known = variants.dropna(subset=[_X, _Y]).reset_index(drop=True)
     count = len(known)
-    height_in = max(4.0, 0.17 * count + 0.8) if size == "wide" else 3.6 + 0.17 * count
+    above_in = legend_in(known["label"])
+    height_in = max(4.0, above_in + 0.8) if size == "wide" else 3.6 + above_in
     figure = new_figure(size, height_in)
     axes = figure.subplots()
     for place, row in known.iterrows():

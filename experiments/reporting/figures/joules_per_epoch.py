@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from experiments.reporting.figures.style import (
     Size,
     colour,
+    in_lines,
     joined,
     legend_beside,
+    legend_in,
     marker,
     new_figure,
     say_quality,
@@ -29,7 +31,9 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
     """
     if blocks["last_epoch"].max() == 1:
         return _draw_single(blocks, labels, size)
-    figure = new_figure(size, 3.6 if size == "wide" else 3.2 + 0.17 * len(labels))
+    figure = new_figure(
+        size, max(3.6, legend_in(labels) + 0.6) if size == "wide" else 3.2 + legend_in(labels)
+    )
     axes = figure.subplots()
     for place, label in enumerate(labels):
         own = blocks[blocks["label"] == label]
@@ -65,7 +69,8 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
 
 def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
     """Runs of one epoch: a row for each variant."""
-    figure = new_figure(size, 1.3 + 0.24 * len(labels))
+    names = [in_lines(label, 34 if size == "wide" else 18) for label in labels]
+    figure = new_figure(size, 1.3 + 0.1 * len(names) + 0.14 * sum(name.count("\n") + 1 for name in names))
     axes = figure.subplots()
     for place, label in enumerate(labels):
         own = blocks.loc[blocks["label"] == label, "joules_per_epoch"]
@@ -76,7 +81,7 @@ def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Fig
             axes.plot([own.median()] * 2, [place - 0.3, place + 0.3], color=colour(place), linewidth=2)
     quality = joined(blocks["quality"])
     scale_axis(axes, "x", blocks["joules_per_epoch"])
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), names)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(f"energy of the epoch (J, {quality})")
     several = blocks.groupby("label")["run"].nunique().max() > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -62,8 +63,6 @@ def marker(place: int) -> str:
 
 def wrapped(text: str, size: Size) -> str:
     """Text that is no wider than a figure."""
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, 120 if size == "wide" else 62))
 
 
@@ -75,16 +74,27 @@ def say_quality(figure: Figure, size: Size, quality: str | None, more: str = "")
     figure.supxlabel(wrapped(text, size), fontsize=7, color="#444444", x=0.01, ha="left")
 
 
+def in_lines(label: str, letters: int = 34) -> str:
+    """A label in lines short enough for a legend."""
+    return "\n".join(textwrap.wrap(label, letters)) or label
+
+
+def legend_in(labels: Iterable[str]) -> float:
+    """How high a legend of one column is, in inches."""
+    return sum(0.1 + 0.07 * in_lines(label).count("\n") * 2 + 0.07 for label in labels)
+
+
 def legend_beside(figure: Figure, size: Size, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """The legend: right of a wide figure, above a narrow one."""
     if not handles:
         return
+    shown = [in_lines(label) for label in labels]
     if size == "wide":
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        figure.legend(handles, shown, loc="outside right upper", frameon=False)
         return
     longest = max(map(len, labels))
     columns = 3 if longest <= 9 else 2 if longest <= 20 else 1
-    figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=columns, columnspacing=1.0)
+    figure.legend(handles, shown, loc="outside upper left", frameon=False, ncols=columns, columnspacing=1.0)
 
 
 def label_points(

@@ -66,12 +66,18 @@ def draws(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Draw]:
         slow = table["label"] == "edp"
         own = [name for name in columns if name in table]
         table.loc[slow, own] = 60 * table.loc[slow, own]
+        table["label"] += ", batch_size=64, learning_rate=0.02"
+    long_names = blocks.assign(label=blocks["label"] + ", batch_size=64, learning_rate=0.02")
     course = courses.accuracy_by_joules(runs, blocks, courses.representatives(frame))
     return {
         "energy_time": partial(energy_time.draw, variants, frame),
         "energy_time_far": partial(energy_time.draw, far, far_runs),
         "joules_per_epoch": partial(joules_per_epoch.draw, blocks, labels),
         "joules_of_one_epoch": partial(joules_per_epoch.draw, blocks[blocks["epoch"] == 1], labels),
+        "joules_of_long_names": partial(joules_per_epoch.draw, long_names, list(far["label"])),
+        "one_epoch_of_long_names": partial(
+            joules_per_epoch.draw, long_names[long_names["epoch"] == 1], list(far["label"])
+        ),
         "accuracy_joules": partial(accuracy_joules.draw, course, labels, 0.85),
         "power_trace": partial(power_trace.draw, long),
         "gantt": partial(gantt.draw, long),
@@ -84,6 +90,8 @@ NAMES = (
     "energy_time_far",
     "joules_per_epoch",
     "joules_of_one_epoch",
+    "joules_of_long_names",
+    "one_epoch_of_long_names",
     "accuracy_joules",
     "power_trace",
     "gantt",
