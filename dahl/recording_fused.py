@@ -15,7 +15,7 @@ from dahl.context import Context
 from dahl.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from dahl.network import Parameter
 from dahl.ops.micro_tiles import MICRO_TILE, micro_tiles
-from dahl.ops.operation import Operation, elements
+from dahl.ops.operation import FLOAT_BYTES, Operation, elements
 from dahl.ops.simd import LANES
 from dahl.recording import Batches, Recorder, Source, Update, plain_batches
 from dahl.starpu import Step, TaskGraph
@@ -23,6 +23,8 @@ from dahl.tensor import Tensor
 
 _CONVOLUTION = [Conv2d, ReLU, MaxPool2d]
 IMAGES_AHEAD = (1024, 8192)
+COPY_BYTES = 2**18
+"""Largest parameters that each worker has a copy of: what stays in a core's own cache beside all else."""
 FLOPS_AHEAD = 5e8
 """What is submitted before the first of it is done: so many flops, but no fewer and no more images than these.
 
@@ -329,10 +331,13 @@ def fused_recorder(
 ) -> FusedRecorder:
     """The recorder whose tasks wait the least; the bits are the same.
 
-    Where each worker has one tile of a mini-batch at most, the update is part of the steps: all copies are updated at
-    once. Where it has more, they would be updated one after the other.
+    The update is part of the steps where a mini-batch is one tile, or where each worker has one at most: all copies are
+    updated at once. More of them would be updated one after the other, and large ones cost more than the wait.
     """
-    runtime = context.runtime
-    alike = not runtime.simulated and len(_tiles(batch_size, tile)) <= len(runtime.workers)
-    recorder = UpdateStepRecorder if alike else StepRecorder
-    return recorder(context, model, image_shape, operations, batch_size=batch_size, tile=tile, **layout)
+    step_recorder: type[FusedRecorder] = StepRecorder
+    runtime, tiles = context.runtime, len(_tiles(batch_size, tile))
+    weights = sum(values.size for values in model.initial_values(image_shape, 0).values())
+    small = weights * FLOAT_BYTES <= COPY_BYTES
+    if not runtime.simulated and (tiles == 1 or (tiles <= len(runtime.workers) and small)):
+        step_recorder = UpdateStepRecorder
+    return step_recorder(context, model, image_shape, operations, batch_size=batch_size, tile=tile, **layout)

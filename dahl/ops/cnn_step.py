@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dahl.ops.handover import hand_over, whole_lines
+from dahl.ops.handover import hand_over, whole_lines_compiled
 from dahl.ops.image_lanes import (
     CLASS_BLOCK,
     convolve_pool,
@@ -219,7 +219,7 @@ def _cnn_update_step(
     if items == 1:
         _step_compiled(*data, w, dw, losses, first, index, count, filters, classes, scale, scratch)
     else:  # others read dw, too
-        own, rest = scratch[: w.size], scratch[whole_lines(w.size) :]
+        own, rest = scratch[: w.size], scratch[whole_lines_compiled(w.size) :]
         _step_compiled(*data, w, own, losses, first, index, count, filters, classes, scale, rest)
         hand_over(own, dw)
 

@@ -12,10 +12,12 @@ from dahl.ops.simd import LANES, LINE_BYTES, finish_stores, load, store_past_cac
 from dahl.starpu.kernel import inline_kernel
 
 
-@inline_kernel
 def whole_lines(floats: int) -> int:
     """The number of floats, rounded up to whole cache lines."""
     return (floats + LANES - 1) // LANES * LANES
+
+
+whole_lines_compiled = inline_kernel(whole_lines)
 
 
 @inline_kernel

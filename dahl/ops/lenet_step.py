@@ -19,7 +19,7 @@ from dahl.ops.channel_lanes import (
 )
 from dahl.ops.chosen_products import chosen_input_gradient, chosen_weight_gradient
 from dahl.ops.gather import normalise
-from dahl.ops.handover import hand_over, whole_lines
+from dahl.ops.handover import hand_over, whole_lines_compiled
 from dahl.ops.image_lanes import (
     cross_entropy_lanes,
     input_gradient_lanes,
@@ -266,7 +266,7 @@ def _lenet_update_step(
     if items == 1:
         _step_compiled(*data, w, dw, losses, first, index, count, *size, scale, scratch)
     else:  # others read dw, too
-        own, rest = scratch[: w.size], scratch[whole_lines(w.size) :]
+        own, rest = scratch[: w.size], scratch[whole_lines_compiled(w.size) :]
         _step_compiled(*data, w, own, losses, first, index, count, *size, scale, rest)
         hand_over(own, dw)
 

@@ -220,7 +220,7 @@ class FusedNetwork:
 
     def _scratch_update_step(self, shapes: Shapes, scalars: Scalars) -> int:
         size, count = shapes["w"][0], len(shapes["items"])
-        own = int(whole_lines(size)) if count > 1 else 0
+        own = whole_lines(size) if count > 1 else 0
         return max(own + self._scratch_step(shapes, scalars), update_scratch(size, count))
 
     def _reference_update_step(self, inputs: Arrays, scalars: Scalars) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dahl.ops.handover import hand_over
+from dahl.ops.handover import hand_over, whole_lines, whole_lines_compiled
 from dahl.ops.micro_tiles import add_branches, branch, branch_floats
 from dahl.ops.operation import (
     FLOAT_BYTES,
@@ -48,7 +48,7 @@ def add_and_update(
     rates: learning rate, momentum, weight decay. shared: whether several cores read w next; not with one item.
     """
     size = w.size
-    total, rest = scratch[:size], scratch[size:]
+    total, rest = scratch[:size], scratch[whole_lines_compiled(size) :]
     gradient = item
     if count > 1:
         depth = _left_before(index)
@@ -75,7 +75,7 @@ def add_and_update(
 
 def update_scratch(size: int, count: int) -> int:
     """Floats of scratch that `add_and_update` takes for so many weights and items."""
-    return size + branch_floats(count, size) if count > 1 else 0
+    return whole_lines(size) + branch_floats(count, size) if count > 1 else 0
 
 
 def _sum_and_step(
