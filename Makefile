@@ -6,7 +6,7 @@ ARGS ?=
 # DAHL_VENV names a folder whose bin/ has Python with all packages (the Nix shell sets it); none is made then.
 VENV := $(or $(DAHL_VENV),.venv)
 
-.PHONY: run test check setup clean
+.PHONY: run test check regress setup clean
 
 run: setup
 	@$(VENV)/bin/python -m experiments.run scheduler=eager_energy $(ARGS)
@@ -19,11 +19,14 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+regress: setup
+	@$(VENV)/bin/python -m experiments.regress $(ARGS)
+
 setup:
 	@scripts/setup
 
 # Everything that was built or downloaded; the records in runs/ and multirun/ stay.
 clean:
 	rm -rf .venv .starpu .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find dahl schedulers energy experiments benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +
-	find dahl -name '*.so' -delete -o -name '*.stamp' -delete
+	find dahl schedulers energy experiments compiling benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find dahl energy -name '*.so' -delete -o -name '*.stamp' -delete

@@ -1,7 +1,8 @@
 """What the sampler costs, how late its readings are, and what one reading costs beside other readers.
 
 The tree is a folder laid out like /sys/class/powercap: a package with core, uncore and dram, psys, and the mmio copy.
-A process that only waits for its timer shows how much of the cost is the machine's own for waking up.
+Both loops read it, the native one and that in Python. A process whose native loop reads nothing shows how much of the
+cost is the machine's own for waking up.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ import numpy as np
 
 from benchmarks import measuring
 from energy import LivePage, PowerStream, RaplSource, read_stream
-from energy.polling import LiveWatts, PolledSource
+from energy.polling import MOST_HELD, LiveWatts, PolledSource
 from energy.process_sampler import ProcessSampler
 from energy.sampling_process import take_precedence
+from energy.source import RawFiles
+from energy.ticks import REMEDY, Loop, NativeTicks, native_loop
 from energy.timer import PeriodicTimer
 
 RATES_HZ = (10, 100, 1000)
+LOOPS: tuple[Loop, ...] = ("native", "python")
+"""The first is what a run takes."""
 TARGETS_PERCENT = {100: 1.0, 1000: 4.0}
 LATEST_P99_MS = 5.0
 PEERS = ("pyRAPL", "CodeCarbon", "Zeus")
@@ -74,13 +79,13 @@ def cpu_s_of(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) * 1e-9
 
 
-def sampling_case(tree: Path, rate_hz: int, seconds: float, busy: int) -> measuring.Case:
+def sampling_case(tree: Path, rate_hz: int, seconds: float, busy: int, loop: Loop) -> measuring.Case:
     """The sampler's process at one rate, with so many busy cores."""
 
     def run() -> Mapping[str, float]:
         with tempfile.TemporaryDirectory() as folder, busy_cores(busy):
             stream, page = PowerStream(Path(folder, "power")), LivePage()
-            sampler = ProcessSampler([RaplSource(tree)], rate_hz, stream, page)
+            sampler = ProcessSampler([RaplSource(tree)], rate_hz, stream, page, loop=loop)
             began_s = time.perf_counter()
             sampler.open()
             stream.declare({name: {} for name in sampler.channels})
@@ -122,7 +127,7 @@ def _times(sampler: ProcessSampler, stream: PowerStream, rate_hz: int) -> dict[s
 
 
 def waking_case(rate_hz: int, seconds: float, busy: int) -> measuring.Case:
-    """A process that waits for its timer, with the sampler's priority, and does nothing else."""
+    """A process whose native loop waits for its timer, with the sampler's priority, and reads nothing."""
     command = [sys.executable, "-m", "benchmarks.sampler", "--wake", str(rate_hz), str(seconds)]
 
     def run() -> Mapping[str, float]:
@@ -138,10 +143,13 @@ def waking_case(rate_hz: int, seconds: float, busy: int) -> measuring.Case:
 def _wake(rate_hz: int, seconds: float) -> None:
     take_precedence()
     period_ns = 10**9 // rate_hz
+    ticks = NativeTicks(RawFiles((), "digits"), MOST_HELD)
     timer = PeriodicTimer(time.monotonic_ns() + period_ns, period_ns)
     since_s, cpu_s, count = time.perf_counter(), time.process_time(), 0
     while count < rate_hz * seconds:
-        count += timer.wait()
+        ticks.run(timer, min(MOST_HELD, max(1, rate_hz // 5)))
+        ticks.take()
+        count = sum(ticks.ticks)
     print(100 * (time.process_time() - cpu_s) / (time.perf_counter() - since_s))
 
 
@@ -202,6 +210,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3.0, help="each measurement (default 3)")
     parser.add_argument("--rates", type=measuring.positive, nargs="+", default=RATES_HZ, metavar="HZ")
     parser.add_argument(
+        "--loops",
+        choices=LOOPS,
+        nargs="+",
+        default=list(LOOPS),
+        help="what reads at the ticks (default: both)",
+    )
+    parser.add_argument(
         "--readings", type=measuring.positive, default=2000, help="of each reader (default 2000)"
     )
     parser.add_argument(
@@ -220,13 +235,13 @@ Found = dict[str, dict[str, measuring.Spread]]
 def _show(sampling: Found, waking: Found, readings: Found, notes: list[str], seconds: float) -> None:
     headings = ["start_s", "edge_us", "late_p50_us", "late_p99_us", "jitter_p99_us", "skipped"]
     measuring.show(
-        f"The sampler's process for {seconds:g} s: % of one core, of which waking up; lateness",
-        ["cores, Hz", "percent", "waking", *headings],
+        f"The sampler's process for {seconds:g} s: % of one core, of which waking up natively; lateness",
+        ["cores, Hz, loop", "percent", "waking", *headings],
         [
             [
                 case,
                 spreads["percent"].text(),
-                waking[case]["percent"].text(),
+                waking[case.rpartition(",")[0]]["percent"].text(),
                 *(spreads[key].text(2 if key == "start_s" else 0) for key in headings),
             ]
             for case, spreads in sampling.items()
@@ -251,17 +266,15 @@ def _show(sampling: Found, waking: Found, readings: Found, notes: list[str], sec
 def _targets(sampling: Found, rates_hz: list[int]) -> dict[str, bool]:
     """Which of the targets hold, by the medians."""
     found = {}
-    for rate_hz in rates_hz:
-        for load in ("idle", "busy"):
-            spreads = sampling[f"{load}, {rate_hz} Hz"]
-            if rate_hz in TARGETS_PERCENT:
-                limit = TARGETS_PERCENT[rate_hz]
-                found[f"{load}, {rate_hz} Hz: at most {limit:g} % of a core"] = (
-                    spreads["percent"].median <= limit
-                )
-        found[f"busy, {rate_hz} Hz: p99 at most {LATEST_P99_MS:g} ms late"] = (
-            spreads["late_p99_us"].median <= LATEST_P99_MS * 1e3
-        )
+    for case, spreads in sampling.items():
+        rate_hz = next(rate_hz for rate_hz in rates_hz if f", {rate_hz} Hz," in case)
+        limit = TARGETS_PERCENT.get(rate_hz)
+        if limit is not None:
+            found[f"{case}: at most {limit:g} % of a core"] = spreads["percent"].median <= limit
+        if case.startswith("busy"):
+            found[f"{case}: p99 at most {LATEST_P99_MS:g} ms late"] = (
+                spreads["late_p99_us"].median <= LATEST_P99_MS * 1e3
+            )
     return found
 
 
@@ -271,6 +284,9 @@ def main() -> int:
     if chosen.wake:
         _wake(int(chosen.wake[0]), float(chosen.wake[1]))
         return 0
+    if native_loop() is None:
+        print(f"the sampler's native loop is not compiled: run `{REMEDY}`", file=sys.stderr)
+        return 1
     machine = measuring.Machine()
     # In memory where that can be, as the kernel's own tree is.
     with tempfile.TemporaryDirectory(dir=next((path for path in _MEMORY if path.is_dir()), None)) as folder:
@@ -279,12 +295,15 @@ def main() -> int:
         kinds = [(f"{load}, {hz} Hz", hz, busy) for load, busy in loads.items() for hz in chosen.rates]
         cases = {}
         for name, hz, busy in kinds:
-            cases[f"{name}; sampling"] = sampling_case(tree, hz, chosen.seconds, busy)
+            for loop in chosen.loops:
+                cases[f"{name}, {loop}; sampling"] = sampling_case(tree, hz, chosen.seconds, busy, loop)
             cases[f"{name}; waking"] = waking_case(hz, chosen.seconds, busy)
         peers, missing = _peers(chosen.peers_python, tree, chosen.readings)
         readings = measuring.alternate({"dahl": own_reading(tree, chosen.readings), **peers}, chosen.rounds)
         found = measuring.alternate(cases, chosen.rounds)
-    sampling = {name: found[f"{name}; sampling"] for name, _, _ in kinds}
+    sampling = {
+        f"{name}, {loop}": found[f"{name}, {loop}; sampling"] for name, _, _ in kinds for loop in chosen.loops
+    }
     waking = {name: found[f"{name}; waking"] for name, _, _ in kinds}
     targets = _targets(sampling, chosen.rates)
     held = [f"{'holds' if holds else 'missed'}: {target}" for target, holds in targets.items()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
-from energy.source import Channel, Quality, RawSource, ReadError, Reading, SourceUnavailableError
+from energy.source import Channel, Quality, RawFiles, RawSource, ReadError, Reading, SourceUnavailableError
 
 DEVICES = Path("/sys/devices")
 
@@ -59,18 +59,18 @@ class KernelPerfEvent:
         if number is None:
             raise OSError(0, f"perf events are not known on {os.uname().machine}")
         libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor: int = libc.syscall(
+        self.descriptor: int = libc.syscall(
             ctypes.c_long(number), attributes, -1, cpu, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC)
         )
-        if self._descriptor < 0:
+        if self.descriptor < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
 
     def read(self) -> bytes:
-        return os.read(self._descriptor, 8)
+        return os.read(self.descriptor, 8)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,13 @@ class PerfSource(RawSource):
             after_ns = clock()
             into += [(before_ns + after_ns) // 2, data]
             before_ns = after_ns
+
+    @property
+    def files(self) -> RawFiles | None:
+        events = [event for _, event in self._open if isinstance(event, KernelPerfEvent)]
+        if len(events) < len(self._open):
+            return None
+        return RawFiles(tuple(event.descriptor for event in events), "uint64")
 
     def counts(self, data: bytes) -> int:
         if len(data) != 8:

@@ -14,11 +14,16 @@ from energy.counters import CounterTrack, Flag, Mark, energy_between
 from energy.live import LivePage
 from energy.source import RawSource, ReadError, Source
 from energy.stream import Row
+from energy.ticks import Loop, NativeTicks, native_loop
 
 _LIVE_SPAN_S = 1.0
 _SHOW_NS = 80_000_000
 _BIN_NS = 10_000
 _BINS = 10_000
+MOST_HELD = 50
+"""So many readings are counted at once at most: more would delay the next one."""
+_EDGES = 14
+"""And so many more at edges of windows, each of which counts what is held."""
 
 
 @final
@@ -83,9 +88,19 @@ class PolledSource:
 
     `first` is the place of its first channel among those of all sources.
     `resumed`: readings before the first were lost with the process that took them.
+    `loop`: what reads it; None takes `native` where that is compiled and the source is nothing but files.
+    Raises `ValueError` where the loop asked for cannot read it.
     """
 
-    def __init__(self, source: Source, first: int, live: LiveWatts, *, resumed: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        first: int,
+        live: LiveWatts,
+        *,
+        resumed: bool = False,
+        loop: Loop | None = None,
+    ) -> None:
         self._source = source
         self._first = first
         self._live = live
@@ -97,6 +112,8 @@ class PolledSource:
         self._counts: Callable[[Any], int] = int
         if isinstance(source, RawSource):
             self._read_raw, self._counts = source.read_raw, source.counts
+        self.ticks = _native_ticks(source, loop)
+        """What reads the source in C and holds the readings in place of this object; None where Python reads."""
         self._shown_ns = 0
         self.troubles: dict[str, tuple[int, str]] = {}
         """How often each channel could not be read, and why the first time."""
@@ -108,6 +125,9 @@ class PolledSource:
 
     def read(self) -> None:
         """Read the source; whatever it raises makes its channels missing."""
+        if self.ticks is not None:
+            self.ticks.read()
+            return
         held, before = self._held, len(self._held)
         try:
             self._read_raw(held)
@@ -135,21 +155,28 @@ class PolledSource:
     def settle(self) -> list[Row]:
         """Count what was read since the last call and show the watts; returns its rows for the stream."""
         rows: list[Row] = []
-        held, as_counts, append = self._held, self._counts, rows.append
+        times_ns, values = self._take() if self.ticks is None else self.ticks.take()
+        as_counts, append = self._counts, rows.append
         tracks = [(index, track, track.advance) for index, track in enumerate(self._tracks, self._first)]
-        for (index, track, advance), t_ns, raw in zip(cycle(tracks), held[::2], held[1::2], strict=False):
+        for (index, track, advance), t_ns, raw in zip(cycle(tracks), times_ns, values, strict=False):
             try:
-                if raw.__class__ is str:
+                if raw.__class__ is int:
+                    counts = raw
+                elif raw.__class__ is str:
                     raise ValueError(raw)
-                counts = as_counts(raw)
+                else:
+                    counts = as_counts(raw)
                 joules, watts, flags = advance(t_ns, counts)
             except ValueError as error:  # a reason, or a number that this counter cannot show
                 counts, (joules, watts, flags) = None, self._miss(track, t_ns, str(error))
             append((index, t_ns, counts, joules, watts, flags))
-        held.clear()
         if rows and rows[-1][1] - self._shown_ns >= _SHOW_NS:
             self._show()
         return rows
+
+    def _take(self) -> tuple[list[int], list[Any]]:
+        held, self._held = self._held, []
+        return held[::2], held[1::2]
 
     def _show(self) -> None:
         for index, track in enumerate(self._tracks):
@@ -177,3 +204,12 @@ class PolledSource:
             recent.popleft()
         energy = energy_between(channel, recent[0], mark)
         return math.nan if energy.joules is None or energy.seconds <= 0 else energy.joules / energy.seconds
+
+
+def _native_ticks(source: Source, loop: Loop | None) -> NativeTicks | None:
+    files = source.files if isinstance(source, RawSource) else None
+    if loop == "python" or (loop is None and (files is None or native_loop() is None)):
+        return None
+    if files is None:
+        raise ValueError(f"the native loop reads open files only, and {source.name} is more than that")
+    return NativeTicks(files, MOST_HELD + _EDGES)

@@ -20,6 +20,7 @@ from energy.messages import PeerGoneError, receive, send
 from energy.sampler import LivePower, RateHz, Sampler, SamplerError, SamplingReport, Snapshot, read_live
 from energy.source import Channel, Quality, Source
 from energy.stream import PowerStream
+from energy.ticks import Loop
 
 _OPEN_LIMIT_S = 60.0
 _END_LIMIT_S = 10.0
@@ -33,6 +34,7 @@ class ProcessSampler(Sampler):
     Where that process dies or does not answer within `answer_limit_s`, the windows that are open then have no joules,
     a new process takes over for those to come, and `trouble` tells of it. After the third death nothing is read any
     more.
+    `loop`: what reads the sources; None takes for each the best that there is.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class ProcessSampler(Sampler):
         page: LivePage,
         *,
         answer_limit_s: float = 10.0,
+        loop: Loop | None = None,
     ) -> None:
         self._sources = tuple(sources)
         self._rate_hz = rate_hz
         self._stream = stream
         self._page = page
         self._answer_limit_s = answer_limit_s
+        self._loop = loop
+        self._loops: dict[str, Loop] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._peer: socket.socket | None = None
@@ -68,6 +73,10 @@ class ProcessSampler(Sampler):
     @property
     def qualities(self) -> dict[str, Quality]:
         return self._qualities
+
+    @property
+    def loops(self) -> dict[str, Loop]:
+        return self._loops
 
     @property
     def trouble(self) -> str | None:
@@ -106,6 +115,7 @@ class ProcessSampler(Sampler):
             "rate_hz": self._rate_hz,
             "page": self._page.descriptor,
             "resumed": resumed,
+            "loop": self._loop,
             "stream": None if self._stream is None else str(self._stream.path.absolute()),
         }
         try:
@@ -114,7 +124,7 @@ class ProcessSampler(Sampler):
             raise SamplerError(f"a source cannot be sent to the sampler's process: {error}") from error
         if kind == "refused":
             raise told[0]
-        self._channels, self._qualities = told
+        self._channels, self._qualities, self._loops = told
 
     def start(self) -> None:
         self._begin()

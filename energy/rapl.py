@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from energy.source import Channel, Quality, RawSource, ReadError, Reading, SourceUnavailableError
+from energy.source import Channel, Quality, RawFiles, RawSource, ReadError, Reading, SourceUnavailableError
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -151,6 +151,12 @@ class RaplSource(RawSource):
             append((before_ns + after_ns) // 2)
             append(data)
             before_ns = after_ns
+
+    @property
+    def files(self) -> RawFiles | None:
+        if self.in_process:
+            return None
+        return RawFiles(tuple(descriptor for _, descriptor in self._open), "digits")
 
     def counts(self, data: bytes) -> int:
         return _parse(data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from energy.counters import Mark
 from energy.live import LivePage
 from energy.source import Channel, Quality
+from energy.ticks import Loop
 
 DEFAULT_RATE = "default"
 """The key of a mapping of rates for the sources that it does not name."""
@@ -51,6 +52,8 @@ class SamplingReport:
     cpu_s: float
     """Processor time of the process or thread that sampled."""
     seconds: float
+    loops: dict[str, Loop]
+    """What read each channel."""
 
 
 class SamplerError(RuntimeError):
@@ -69,6 +72,11 @@ class Sampler(ABC):
     @abstractmethod
     def qualities(self) -> dict[str, Quality]:
         """The quality of each channel's counter."""
+
+    @property
+    @abstractmethod
+    def loops(self) -> dict[str, Loop]:
+        """What reads each channel at its ticks."""
 
     @property
     @abstractmethod

@@ -53,13 +53,14 @@ def _serve(peer: socket.socket, parent: int) -> None:
         stream,
         LivePage(setup["page"]),
         resumed=setup["resumed"],
+        loop=setup["loop"],
     )
     try:
         sampler.open()
     except Exception as error:
         _refuse(peer, error)
         return
-    send(peer, "opened", sampler.channels, sampler.qualities)
+    send(peer, "opened", sampler.channels, sampler.qualities, sampler.loops)
     try:
         receive(peer)
         if stream is not None:

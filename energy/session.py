@@ -18,6 +18,7 @@ from energy.sampler import DEFAULT_RATE, LivePower, RateHz, Sampler, Snapshot, c
 from energy.source import QUALITIES, Channel, Quality, Source
 from energy.stream import PowerStream
 from energy.thread_sampler import ThreadSampler
+from energy.ticks import Loop
 from energy.window import Activity, ChannelEnergy, Window, WindowEnergy, sum_up
 
 _IDLE_PARTS = 5
@@ -130,6 +131,11 @@ class EnergySession:
     def power_model(self) -> PowerModel | None:
         """The assumed watts."""
         return self._model
+
+    @property
+    def loops(self) -> dict[str, Loop]:
+        """What reads each counter at its ticks: `native`, or `python`."""
+        return self._sampler.loops
 
     @property
     def trouble(self) -> str | None:
@@ -307,6 +313,7 @@ class EnergySession:
                 "integrated": channel.integrated,
                 "scope": channel.scope,
                 "quality": self._quality[name],
+                "loop": self._sampler.loops[name],
             }
             for name, channel in self.channels.items()
         }

@@ -140,8 +140,23 @@ class Source(ABC):
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class RawFiles:
+    """Open files, one for each channel in the channels' order, of which a read gives the counts."""
+
+    descriptors: tuple[int, ...]
+    form: Literal["digits", "uint64"]
+    """`digits`: decimal digits from the file's start, blanks around them. `uint64`: the next 8 bytes, in the
+    machine's order."""
+
+
 class RawSource(Source):
     """A source that can be read often, since it leaves the bytes that it reads for later."""
+
+    @property
+    @abstractmethod
+    def files(self) -> RawFiles | None:
+        """The open files, where reading them is all that `read_raw` does: then C can do it. Else None."""
 
     @abstractmethod
     def read_raw(self, into: list[Any]) -> None:

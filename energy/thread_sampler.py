@@ -10,17 +10,15 @@ from typing import final
 
 from energy.counters import longest_interval_s
 from energy.live import LivePage
-from energy.polling import Lateness, LiveWatts, PolledSource
+from energy.polling import MOST_HELD, Lateness, LiveWatts, PolledSource
 from energy.sampler import LivePower, RateHz, Sampler, SamplingReport, Snapshot, rate_of, read_live
 from energy.source import Channel, Quality, Source, SourceUnavailableError
 from energy.stream import PowerStream, StreamError
+from energy.ticks import Loop
 from energy.timer import PeriodicTimer
 
 _SETTLE_NS = 200_000_000
 """Readings wait so long at most until they are counted, written and shown."""
-
-_MOST_HELD = 50
-"""So many readings are counted at once at most: more would delay the next one."""
 
 
 @final
@@ -37,20 +35,35 @@ class _Polling:
         self._stop = False
         self._due_ns = time.monotonic_ns() + self._period_ns
         self._timer = PeriodicTimer(self._due_ns, self._period_ns)
-        self._thread = threading.Thread(target=self._run, name="energy-sampler", daemon=True)
+        self._per_settle = min(max(1, _SETTLE_NS // self._period_ns), MOST_HELD)
+        run = self._run_python if source.ticks is None else self._run_native
+        self._thread = threading.Thread(target=run, name="energy-sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._stop = True
+        if self.source.ticks is not None:
+            self.source.ticks.stop()
         self._timer.fire()
         self._thread.join()
         self._timer.close()
 
-    def _run(self) -> None:
+    def _run_native(self) -> None:
+        ticks = self.source.ticks
+        assert ticks is not None
+        goes_on = True
+        while goes_on:
+            goes_on = ticks.run(self._timer, self._per_settle)
+            with self.lock:
+                self._sampler.settle(self.source)
+                self._note_lateness(ticks.woken_ns, ticks.ticks)
+        self.cpu_s = time.thread_time()
+
+    def _run_python(self) -> None:
         # Between two readings the caches forget this code, so that each call in here costs microseconds.
         wait, clock, read, lock = self._timer.wait, time.monotonic_ns, self.source.read, self.lock
-        per_settle = min(max(1, _SETTLE_NS // self._period_ns), _MOST_HELD)
+        per_settle = self._per_settle
         woken: list[int] = []
         fired: list[int] = []
         while True:
@@ -81,6 +94,7 @@ class ThreadSampler(Sampler):
     """Samples each source in a thread of its own, which a long hold of Python's lock delays.
 
     `resumed`: readings before the first were lost with the process that took them.
+    `loop`: what reads the sources; None takes for each the best that there is.
     """
 
     def __init__(
@@ -91,6 +105,7 @@ class ThreadSampler(Sampler):
         page: LivePage,
         *,
         resumed: bool = False,
+        loop: Loop | None = None,
     ) -> None:
         self._sources = tuple(sources)
         self._rates_hz = [rate_of(source.name, rate_hz) for source in self._sources]
@@ -98,6 +113,8 @@ class ThreadSampler(Sampler):
         self._stream_trouble: str | None = None
         self._page = page
         self._resumed = resumed
+        self._loop = loop
+        self._loops: dict[str, Loop] = {}
         self._channels: dict[str, Channel] = {}
         self._qualities: dict[str, Quality] = {}
         self._polled: list[PolledSource] = []
@@ -115,6 +132,10 @@ class ThreadSampler(Sampler):
         return self._qualities
 
     @property
+    def loops(self) -> dict[str, Loop]:
+        return self._loops
+
+    @property
     def trouble(self) -> str | None:
         told = [
             f"{name} could not be read ({times}x; the first time: {why})"
@@ -129,13 +150,19 @@ class ThreadSampler(Sampler):
                 source.open()
                 for channel in source.channels:
                     self._add(source, channel, rate_hz)
+            self._poll()
         except BaseException:
             self._close_sources()
             raise
+
+    def _poll(self) -> None:
         live = LiveWatts(self._page, [channel.in_total for channel in self._channels.values()])
         first = 0
         for source in self._sources:
-            self._polled.append(PolledSource(source, first, live, resumed=self._resumed))
+            polled = PolledSource(source, first, live, resumed=self._resumed, loop=self._loop)
+            self._polled.append(polled)
+            loop: Loop = "python" if polled.ticks is None else "native"
+            self._loops |= dict.fromkeys((channel.name for channel in source.channels), loop)
             first += len(source.channels)
 
     def _add(self, source: Source, channel: Channel, rate_hz: float) -> None:
@@ -214,6 +241,7 @@ class ThreadSampler(Sampler):
             skipped=lateness.skipped,
             late_p50_s=lateness.percentile_s(0.50),
             late_p99_s=lateness.percentile_s(0.99),
+            loops=dict(self._loops),
             cpu_s=sum(thread.cpu_s for thread in polling),
             seconds=(time.monotonic_ns() - self._started_ns) * 1e-9,
         )

@@ -31,14 +31,14 @@ class PeriodicTimer:
     """
 
     def __init__(self, first_ns: int, period_ns: int) -> None:
-        self._descriptor = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
-        if self._descriptor < 0:
+        self.descriptor = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
+        if self.descriptor < 0:
             raise _error()
         self._set(first_ns, period_ns, _ABSOLUTE)
 
     def wait(self) -> int:
         """Wait until the timer has fired; returns how often it has since the last call."""
-        return int.from_bytes(os.read(self._descriptor, 8), sys.byteorder)
+        return int.from_bytes(os.read(self.descriptor, 8), sys.byteorder)
 
     def fire(self) -> None:
         """Fire now, and never again."""
@@ -46,13 +46,13 @@ class PeriodicTimer:
 
     def close(self) -> None:
         """Let go of the timer, on which nobody may wait any more."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def _set(self, first_ns: int, period_ns: int, flags: int) -> None:
         times = _Itimerspec(
             _Timespec(*divmod(period_ns, _SECOND_NS)), _Timespec(*divmod(first_ns, _SECOND_NS))
         )
-        if _libc.timerfd_settime(self._descriptor, flags, ctypes.byref(times), None) != 0:
+        if _libc.timerfd_settime(self.descriptor, flags, ctypes.byref(times), None) != 0:
             raise _error()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from experiments.bar import Bar
 from experiments.events import Event
 from experiments.progress import NOTHING, QUALITY_WORDS
 
@@ -23,27 +23,14 @@ class CalibrationDisplay:
         self._console, self._title = console, title
         self._total = self._known = 0
         self._check: Event | None = None
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar = Bar(console, counted=True)
 
     def __enter__(self) -> CalibrationDisplay:
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[figures]}"),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-            )
-            self._task = self._bar.add_task(self._title, total=0, figures="starting")
-            self._bar.start()
+        self._bar.start(self._title, "starting", total=0)
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
     def take(self, event: Event) -> None:
         """Show one event."""
@@ -101,11 +88,7 @@ class CalibrationDisplay:
         self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def _update(self, figures: str) -> None:
-        if self._bar is not None and self._task is not None:
-            done = self._known + len(self.measured)
-            self._bar.update(
-                self._task, figures=escape(figures), completed=done, total=self._total, refresh=True
-            )
+        self._bar.show(self._title, figures, self._known + len(self.measured), self._total)
 
 
 def _microseconds(seconds: float) -> str:

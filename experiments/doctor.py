@@ -58,6 +58,7 @@ def examine(time_limit_s: float = TIME_LIMIT_S) -> Report:
     return {
         "starpu": {"native": answers["native"], "simgrid": answers["simgrid"]},
         "energy": answers["energy"],
+        "sampler": answers["sampler"],
         "datasets": answers["datasets"],
         **report,
     }
@@ -134,7 +135,7 @@ def lines(report: Report) -> list[str]:
     shown = ["StarPU"]
     for variant, answer in report["starpu"].items():
         shown += _starpu_lines(variant, answer)
-    shown += ["", "Energy sources", *_energy_lines(report["energy"])]
+    shown += ["", "Energy sources", *_energy_lines(report["energy"]), *_sampler_lines(report["sampler"])]
     shown += ["", "Data sets", *_dataset_lines(report["datasets"])]
     for title, key in (("Machine", "machine"), ("Software", "software"), ("Disk", "disk")):
         shown += ["", title]
@@ -163,6 +164,15 @@ def _energy_lines(answer: Report) -> list[str]:
             shown += [_line("", f"without {channel}", why) for channel, why in state["left_out"].items()]
     shown.append(_line("model", "always there", "assumed watts (configs/energy/model.yaml): estimated"))
     return shown
+
+
+def _sampler_lines(answer: Report) -> list[str]:
+    if "error" in answer:
+        return [_line("sampler", answer["error"]), _remedy("make setup")]
+    if "why" in answer:
+        why = f"{answer['why']}, so that a reading costs more processor time"
+        return [_line("sampler", "loop in Python", why), _remedy(answer["remedy"])]
+    return [_line("sampler", "native loop", "counters that are files are read without Python")]
 
 
 def _dataset_lines(answer: Report) -> list[str]:

@@ -18,6 +18,9 @@ from experiments.node_fields import PlatformError, check_class, check_link, chec
 OPERATION_KINDS: Mapping[str, str] = {name: operation.kind for name, operation in OPERATIONS.items()}
 """The kind of kernel of each operation of a network."""
 
+FREE_LINK = Link(bandwidth_bytes_per_s=1e15, latency_s=1e-9)
+"""A gigabyte in a microsecond: SimGrid has no link without time."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class SimulatedNode:
     ``cpu`` and ``gpu`` map the name of a worker class to its fields. Each GPU takes one CPU core to drive it, whose
     watts are the GPU's. ``peer_link`` joins any two GPUs directly; without it their data pass through the host.
     A worker without a task for ``park_after_s`` draws its ``parked_w``. ``noise`` is the sigma of the lognormal
-    variation of tasks' lengths. Raises PlatformError, which names the field.
+    variation of tasks' lengths. ``free_links`` lets data move in next to no time (`FREE_LINK`) and at no joules, which
+    shows what the links of a node cost. Raises PlatformError, which names the field.
     """
 
     name: str
@@ -37,6 +41,7 @@ class SimulatedNode:
     peer_link: Mapping[str, Any] | None = None
     park_after_s: float = 0.0
     noise: float = 0.0
+    free_links: bool = False
 
     def __post_init__(self) -> None:
         where = f"platform {self.name}"
@@ -48,6 +53,8 @@ class SimulatedNode:
             check_class(f"{where}, {name}", fields, gpu=True)
         if self.peer_link is not None:
             check_link(f"{where}, peer_link", self.peer_link)
+        if not isinstance(self.free_links, bool):
+            raise PlatformError(f"{where}: free_links must be true or false, got {self.free_links!r}")
         if shared := set(self.cpu) & set(self.gpu):
             raise PlatformError(f"{where}: a CPU and a GPU class are both called {', '.join(shared)}")
         self._check_workers()
@@ -59,7 +66,7 @@ class SimulatedNode:
         gpus = tuple(
             self._gpu(name, fields) for name, fields in self.gpu.items() for _ in range(fields["count"])
         )
-        peer_link = None if self.peer_link is None else _link(self.peer_link)
+        peer_link = None if self.peer_link is None else self._link(self.peer_link)
         return Platform(name=self.name, cpu_classes=cpus, gpus=gpus, peer_link=peer_link)
 
     @property
@@ -117,12 +124,16 @@ class SimulatedNode:
     def transfers_cost_joules(self) -> bool:
         """Whether any link takes joules for the data that it moves."""
         links = [fields["link"] for fields in self.gpu.values()]
-        return any(link.get("joule_per_gbyte", 0) > 0 for link in (*links, self.peer_link or {}))
+        return not self.free_links and any(
+            link.get("joule_per_gbyte", 0) > 0 for link in (*links, self.peer_link or {})
+        )
 
     def link_joule_per_byte(self, workers: Sequence[Worker]) -> npt.NDArray[np.float64]:
         """Return the joules of a byte from one memory node (row) to another (column)."""
         count = 1 + max((worker.memory_node for worker in workers), default=0)
         to_host = np.zeros(count)
+        if self.free_links:
+            return np.zeros((count, count))
         for worker in workers:
             if worker.arch == "cuda":
                 link = self.gpu[worker.worker_class]["link"]
@@ -138,8 +149,15 @@ class SimulatedNode:
 
     def _gpu(self, name: str, fields: Mapping[str, Any]) -> Gpu:
         return Gpu(
-            worker_class=name, memory_bytes=round(fields["memory_gbyte"] * 1e9), link=_link(fields["link"])
+            worker_class=name,
+            memory_bytes=round(fields["memory_gbyte"] * 1e9),
+            link=self._link(fields["link"]),
         )
+
+    def _link(self, fields: Mapping[str, Any]) -> Link:
+        if self.free_links:
+            return FREE_LINK
+        return Link(bandwidth_bytes_per_s=fields["gbyte_per_s"] * 1e9, latency_s=fields["latency_us"] * 1e-6)
 
     def _check_workers(self) -> None:
         """Refuse a node on which some operation has no worker: nothing would run it."""
@@ -152,7 +170,3 @@ class SimulatedNode:
             f"platform {self.name}: cpu has {cores} cores, and {gpus} GPUs take one each to be driven, so no CPU "
             f"worker is left for {', '.join(only)}; give a CPU class a higher count"
         )
-
-
-def _link(fields: Mapping[str, Any]) -> Link:
-    return Link(bandwidth_bytes_per_s=fields["gbyte_per_s"] * 1e9, latency_s=fields["latency_us"] * 1e-6)

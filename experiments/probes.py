@@ -52,6 +52,15 @@ def energy() -> dict[str, Any]:
     return found
 
 
+def sampler() -> dict[str, Any]:
+    """What reads counters that are files."""
+    from energy.ticks import REMEDY, native_loop
+
+    if native_loop() is None:
+        return {"loop": "python", "why": "the native loop is not compiled", "remedy": REMEDY}
+    return {"loop": "native"}
+
+
 def datasets() -> dict[str, Any]:
     """The data sets, and for each that is absent what to do."""
     from dahl.datasets import availability
@@ -64,6 +73,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "native": native,
     "simgrid": simgrid,
     "energy": energy,
+    "sampler": sampler,
     "datasets": datasets,
 }
 

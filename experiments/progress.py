@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from experiments.bar import Bar
 from experiments.events import Event
 from experiments.supervisor import Outcome
 
@@ -34,33 +34,22 @@ class TrialDisplay:
         self.epochs: list[dict[str, Any]] = []
         self.blocks: list[dict[str, Any]] = []
         self.started: Event = {}
+        self.whole: dict[str, Any] = {}
+        """The window around all epochs and evaluations, once it has ended."""
         self._console = console
         self._title = title
         self._epochs_asked = epochs
         self._epoch = 0
         self._seconds_done = 0.0
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar = Bar(console)
 
     def __enter__(self) -> TrialDisplay:
         self._say(f"[bold]{escape(self._title)}[/bold]")
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[figures]}"),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-            )
-            self._task = self._bar.add_task("starting", total=None, figures="")
-            self._bar.start()
+        self._bar.start("starting")
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
     def take(self, event: Event) -> None:
         """Show one event."""
@@ -70,9 +59,9 @@ class TrialDisplay:
             case "notice":
                 self._say(escape(str(event["message"])))
             case "loading":
-                self._update(escape(str(event["message"])), "")
+                self._update(str(event["message"]), "")
             case "calibrating":
-                self._update(escape(str(event["message"])), "", aloud=True)
+                self._update(str(event["message"]), "", aloud=True)
             case "epoch_start":
                 self._epoch = int(event["epoch"])
                 self._update(self._where(), "")
@@ -80,6 +69,8 @@ class TrialDisplay:
                 self._on_batch(event)
             case "window" if event["window"] == "epoch":
                 self.blocks.append(_without_stamp(event))
+            case "window" if event["window"] == "run":
+                self.whole = _without_stamp(event)
             case "epoch_end":
                 self._on_epoch_end(event)
 
@@ -87,9 +78,12 @@ class TrialDisplay:
         self.started = event
         self._update("compiling kernels", "")
         mode = "[yellow]simulated[/yellow] · " if event.get("simulated") else ""
-        self._say(
-            f"{mode}{event['workers']} workers · StarPU {event['starpu']} · {escape(str(event['energy']))}"
+        what = (
+            f"workers · StarPU {event['starpu']}"
+            if "starpu" in event
+            else f"threads · PyTorch {event['torch']}"
         )
+        self._say(f"{mode}{event['workers']} {what} · {escape(str(event['energy']))}")
 
     def _on_batch(self, event: Event) -> None:
         total = int(self.started.get("images_per_epoch") or 0)
@@ -128,7 +122,7 @@ class TrialDisplay:
             f"loss {number(row.get('loss'), '.4f')}",
             f"test accuracy {number(row.get('accuracy'), '.4f')}",
         ]
-        if self._bar is None:
+        if not self._bar.shown:
             self._say(f"epoch {row['epoch']}/{self._epochs_asked}: {', '.join(parts)}")
 
     def _joules_of(self, row: Mapping[str, Any]) -> str:
@@ -150,13 +144,9 @@ class TrialDisplay:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _update(self, what: str, figures: str, done: int = 0, total: int = 0, *, aloud: bool = False) -> None:
-        if self._bar is None or self._task is None:
-            if aloud:
-                self._say(what)
-            return
-        self._bar.update(
-            self._task, description=what, figures=figures, completed=done, total=total or None, refresh=True
-        )
+        if aloud and not self._bar.shown:
+            self._say(escape(what))
+        self._bar.show(what, figures, done, total or None)
 
 
 def show_end(
@@ -173,6 +163,8 @@ def show_end(
         console.print(epoch_table(display.epochs, display.blocks, simulated=simulated))
         for words in quality_words(display.blocks or display.epochs):
             console.print(f"joules are {words}", highlight=False, soft_wrap=True)
+        for words in disturbed_words([*display.blocks, display.whole]):
+            console.print(words, highlight=False, soft_wrap=True)
     if outcome.status == "failed":
         for line in () if outcome.explained else log_lines:
             console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
@@ -237,6 +229,17 @@ def quality_words(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"not resolvable in epochs {', '.join(short)}: shorter than three periods of the counter"
         )
     return words
+
+
+def disturbed_words(windows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line where other work disturbed windows."""
+    disturbed = [window["foreign_cores"] for window in windows if window.get("disturbed")]
+    if not disturbed:
+        return []
+    return [
+        f"disturbed: up to {max(disturbed):.2f} cores were busy with other work in a window, whose joules and "
+        "seconds are of that, too"
+    ]
 
 
 def _without_stamp(event: Event) -> dict[str, Any]:

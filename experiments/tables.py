@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from experiments.records import sync_folder
 
-TABLES = ("epochs", "windows", "breakdown", "tasks", "decisions")
+TABLES = ("epochs", "windows", "guard", "breakdown", "tasks", "decisions")
 """The tables that are Arrow streams while a trial runs; `power` is a stream of `energy.stream`."""
 
 _END_BYTES = 8  # Arrow takes a tail that is shorter than a message's length for the end of the stream
@@ -111,7 +111,9 @@ def read_table(run_dir: Path, name: str) -> tuple[pa.Table | None, bool]:
     """
     if parquet_path(run_dir, name).exists():
         with pq.ParquetFile(parquet_path(run_dir, name)) as file:
-            return file.read(), (file.metadata.metadata or {}).get(b"torn") == b"true"
+            # Threads cost more than a small table takes.
+            whole = file.read(use_threads=file.metadata.num_rows > _ROW_GROUP_ROWS)
+            return whole, (file.metadata.metadata or {}).get(b"torn") == b"true"
     if stream_path(run_dir, name).exists():
         return read_stream(stream_path(run_dir, name))
     return None, False

@@ -35,6 +35,7 @@ in
   # tests/scripts needs /usr/bin/env and tests/nix needs nix, which the sandbox has not.
   tests = check "tests" ''
     python scripts/get-starpu
+    python -m energy.build
     python -m dahl.starpu.build
     python -m pytest -p no:cacheprovider --ignore=tests/scripts --ignore=tests/nix
   '';

@@ -8,14 +8,14 @@ because sizes of StarPU's structures depend on its configuration.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from compiling import BuildError, Extension
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
@@ -34,10 +34,6 @@ C_FILES = (
     "simulated.c",
     "transfers.c",
 )
-
-
-class BuildError(RuntimeError):
-    """A variant could not be compiled; the message names the way out."""
 
 
 def prefix_root() -> Path:
@@ -59,65 +55,31 @@ def pkg_config_flags(prefix: Path, option: str) -> list[str]:
     return done.stdout.split()
 
 
-def declarations() -> str:
-    """Return the part of ``dahl.h`` that cffi parses: without comments' neighbours, the preprocessor lines."""
-    lines = (SOURCES / "dahl.h").read_text().splitlines()
-    return "\n".join(line for line in lines if not line.startswith("#"))
-
-
-def stamp_of(prefix: Path) -> str:
-    """Return a digest of everything that the extension depends on."""
-    digest = hashlib.sha256()
-    for path in [*sorted(SOURCES.iterdir()), Path(__file__)]:
-        digest.update(path.read_bytes())
-    for path in [
-        *sorted((prefix / "lib").glob("libstarpu-1.4.so*")),
-        prefix / "include/starpu/1.4/starpu_config.h",
-    ]:
-        status = path.stat()
-        digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}".encode())
-    digest.update(sys.version.encode())
-    return digest.hexdigest()
-
-
-def extension_path(variant: str) -> Path:
-    """Return where the variant's extension lies."""
-    return HERE / f"_{variant}.abi3.so"
-
-
-def is_current(variant: str, prefix: Path) -> bool:
-    """Tell whether the extension was built from the sources and the StarPU that are there now."""
-    stamp = HERE / f"_{variant}.stamp"
-    return extension_path(variant).exists() and stamp.exists() and stamp.read_text() == stamp_of(prefix)
+def extension(variant: str, prefix: Path) -> Extension:
+    """Return the variant's extension, compiled against the StarPU in ``prefix``."""
+    return Extension(
+        name=f"_{variant}",
+        folder=HERE,
+        sources=SOURCES,
+        header="dahl.h",
+        c_files=C_FILES,
+        recipe=Path(__file__),
+        depends=[
+            *sorted((prefix / "lib").glob("libstarpu-1.4.so*")),
+            prefix / "include/starpu/1.4/starpu_config.h",
+        ],
+        declarations='extern "Python+C" int dahl_main_callback(void);',
+    )
 
 
 def compile_variant(variant: str, prefix: Path) -> Path:
     """Compile one variant's extension and return its path."""
-    from cffi import FFI
-
-    ffi = FFI()
-    ffi.cdef(declarations())
-    ffi.cdef('extern "Python+C" int dahl_main_callback(void);')
     include = [f[2:] for f in pkg_config_flags(prefix, "--cflags-only-I") if f.startswith("-I")]
-    other = pkg_config_flags(prefix, "--cflags-only-other")
-    libraries = pkg_config_flags(prefix, "--libs")
-    with tempfile.TemporaryDirectory(prefix="dahl-build-") as folder:
-        ffi.set_source(
-            f"_{variant}",
-            '#include "dahl.h"\n',
-            sources=[str(SOURCES / name) for name in C_FILES],
-            include_dirs=[str(SOURCES), *include],
-            extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=default", "-Wall", *other],
-            extra_link_args=[*libraries, f"-Wl,-rpath,{prefix / 'lib'}"],
-            py_limited_api=True,
-        )
-        built = Path(ffi.compile(tmpdir=folder, verbose=False))
-        target = extension_path(variant)
-        partial = target.with_suffix(".partial")
-        partial.write_bytes(built.read_bytes())
-        partial.replace(target)
-    (HERE / f"_{variant}.stamp").write_text(stamp_of(prefix))
-    return target
+    return extension(variant, prefix).compile(
+        include=include,
+        compiler=pkg_config_flags(prefix, "--cflags-only-other"),
+        linker=[*pkg_config_flags(prefix, "--libs"), f"-Wl,-rpath,{prefix / 'lib'}"],
+    )
 
 
 def build(variants: list[str], *, quiet: bool = False) -> dict[str, Path]:
@@ -127,11 +89,12 @@ def build(variants: list[str], *, quiet: bool = False) -> dict[str, Path]:
         prefix = prefix_root() / variant
         if not (prefix / "lib").is_dir():
             continue
-        if not is_current(variant, prefix):
+        target = extension(variant, prefix)
+        if not target.is_current():
             if not quiet:
                 print(f"compiling the {variant} bindings against {prefix}", flush=True)
             compile_variant(variant, prefix)
-        built[variant] = extension_path(variant)
+        built[variant] = target.path
     return built
 
 

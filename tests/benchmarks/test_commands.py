@@ -187,17 +187,20 @@ def test_the_sampler_is_measured_alone_where_no_other_reader_is_installed(tmp_pa
     python.chmod(0o755)
     arguments = ("--seconds", "0.5", "--rounds", "1", "--rates", "100", "--readings", "50")
     found, printed = run("sampler", tmp_path, *arguments, "--peers-python", str(python))
-    assert set(found["sampling"]) == set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
-    for case, figures in found["sampling"].items():
+    assert set(found["waking"]) == {"idle, 100 Hz", "busy, 100 Hz"}
+    assert set(found["sampling"]) == {
+        f"{case}, {loop}" for case in found["waking"] for loop in ("native", "python")
+    }
+    assert all(figures["percent"]["median"] > 0 for figures in found["waking"].values())
+    for figures in found["sampling"].values():
         assert figures["percent"]["median"] > 0
-        assert found["waking"][case]["percent"]["median"] > 0
         assert 0 < figures["late_p50_us"]["median"] <= figures["late_p99_us"]["median"]
     assert found["readings"]["dahl"]["counters"]["median"] == 6
     assert set(found["readings"]) == {"dahl"}
     assert len(found["missing"]) == 3
     assert "nobody is installed: python -m pip install" in printed
-    share = found["sampling"]["busy, 100 Hz"]["percent"]["median"]
-    assert found["targets"]["busy, 100 Hz: at most 1 % of a core"] is (share <= 1.0)
+    share = found["sampling"]["busy, 100 Hz, native"]["percent"]["median"]
+    assert found["targets"]["busy, 100 Hz, native: at most 1 % of a core"] is (share <= 1.0)
 
 
 def test_other_readers_are_measured_on_the_same_tree(tmp_path: Path) -> None:
@@ -223,3 +226,13 @@ def test_a_simulation_is_measured_in_a_process_of_its_own(tmp_path: Path) -> Non
     assert epoch["processor_s"]["median"] > 0
     assert found["many"]["tasks"]["median"] >= 400
     assert "an epoch on cpu8_gpu2, dmda" in printed
+
+
+def test_runs_are_loaded_and_counted(tmp_path: Path) -> None:
+    found, printed = run("load_runs", tmp_path, "--runs", "12", "--rounds", "2")
+    assert set(found["cases"]) == set(found["target_holds"])
+    for case, figures in found["cases"].items():
+        assert figures["seconds"]["lowest"] > 0
+        small = figures["seconds"]["highest"] <= 20 and figures["peak_mb"]["highest"] < 2000
+        assert found["target_holds"][case] is small
+    assert "12 runs of 5 epochs" in printed

@@ -27,7 +27,7 @@ def test_it_says_what_there_is_within_ten_seconds(environment: dict[str, str], t
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - started_s < 10
     report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report) == {"starpu", "energy", "datasets", "machine", "software", "disk"}
+    assert set(report) == {"starpu", "energy", "sampler", "datasets", "machine", "software", "disk"}
     assert report["machine"]["processors"] >= 1
     assert report["software"]["numpy"] in done.stdout
 

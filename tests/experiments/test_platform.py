@@ -143,6 +143,23 @@ def test_joules_of_a_byte_are_those_of_the_links_on_its_way() -> None:
     assert not SimulatedNode(**fields()).transfers_cost_joules
 
 
+def test_free_links_move_a_gigabyte_in_a_microsecond_and_at_no_joules() -> None:
+    described = changed("gpu/card/link/joule_per_gbyte", 50.0)
+    peer_link = {"gbyte_per_s": 25.0, "latency_us": 2.0, "joule_per_gbyte": 10.0}
+    node = SimulatedNode(**described, peer_link=peer_link, free_links=True)
+    links = [node.platform.peer_link, *(gpu.link for gpu in node.platform.gpus)]
+    assert [link and link.latency_s + 1e9 / link.bandwidth_bytes_per_s for link in links] == [
+        pytest.approx(1e-6, rel=2e-3)
+    ] * 3
+    assert not node.transfers_cost_joules
+    assert not node.link_joule_per_byte([CORE, CARD]).any()
+
+
+def test_free_links_are_asked_for_by_true_or_false() -> None:
+    with pytest.raises(PlatformError, match="free_links must be true or false, got 1"):
+        SimulatedNode(**fields(), free_links=1)
+
+
 def test_the_node_with_high_idle_power_draws_what_its_file_and_the_documentation_say() -> None:
     """300 W, 14 cores of 4 W that drive no GPU, and two GPUs of 80 W."""
     node = SimulatedNode(**fields("high_idle"))

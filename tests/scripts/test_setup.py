@@ -115,7 +115,7 @@ class Machine:
 
 STARPU = "python scripts/get-starpu --quiet"
 PIP = "pip --constraint requirements.lock --editable .[dev]"
-BINDINGS = "python -m dahl.starpu.build"
+BINDINGS = ("python -m energy.build", "python -m dahl.starpu.build")
 
 
 @pytest.fixture
@@ -127,10 +127,10 @@ def test_a_fresh_checkout_gets_starpu_packages_and_bindings_and_a_second_call_in
     machine: Machine,
 ) -> None:
     assert machine.setup().returncode == 0
-    assert machine.calls() == [STARPU, "venv python3", PIP, BINDINGS]
+    assert machine.calls() == [STARPU, "venv python3", PIP, *BINDINGS]
     second = machine.setup()
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
-    assert machine.calls() == [STARPU, BINDINGS]
+    assert machine.calls() == [STARPU, *BINDINGS]
 
 
 @pytest.mark.parametrize("file", ["pyproject.toml", "requirements.lock"])
@@ -141,7 +141,7 @@ def test_changed_requirements_are_installed_into_the_virtual_environment_that_is
     machine.calls()
     (machine.checkout / file).write_text("edited\n", encoding="utf-8")
     machine.setup()
-    assert machine.calls() == [STARPU, PIP, BINDINGS]
+    assert machine.calls() == [STARPU, PIP, *BINDINGS]
 
 
 def test_a_virtual_environment_whose_packages_failed_is_made_afresh(machine: Machine) -> None:
@@ -152,7 +152,7 @@ def test_a_virtual_environment_whose_packages_failed_is_made_afresh(machine: Mac
     (machine.home / "pip-fails").unlink()
     machine.calls()
     assert machine.setup().returncode == 0
-    assert machine.calls() == [STARPU, "venv python3", PIP, BINDINGS]
+    assert machine.calls() == [STARPU, "venv python3", PIP, *BINDINGS]
 
 
 def test_a_virtual_environment_is_made_afresh_in_a_moved_checkout(machine: Machine, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_another_interpreter_that_is_asked_for_is_taken_and_then_kept(machine: M
     assert "venv python3.12" in machine.calls()
     machine.setup(PYTHON="python3.12")
     machine.setup()
-    assert machine.calls() == [STARPU, BINDINGS] * 2
+    assert machine.calls() == [STARPU, *BINDINGS] * 2
 
 
 def test_without_root_one_line_names_what_is_missing_and_nothing_is_called(machine: Machine) -> None:
@@ -219,7 +219,7 @@ def test_a_data_set_that_the_release_does_not_have_is_tried_once_and_does_no_har
     assert "dataset-fashion-mnist is not to be had here" in first.stdout
     machine.calls()
     assert machine.setup().returncode == 0
-    assert machine.calls() == [STARPU, BINDINGS]
+    assert machine.calls() == [STARPU, *BINDINGS]
 
 
 def test_without_root_a_missing_data_set_package_is_only_told(machine: Machine) -> None:
@@ -228,7 +228,7 @@ def test_without_root_a_missing_data_set_package_is_only_told(machine: Machine) 
     done = machine.setup()
     assert done.returncode == 0
     assert "there is no root to do it" in done.stdout
-    assert machine.calls() == [STARPU, "venv python3", PIP, BINDINGS]
+    assert machine.calls() == [STARPU, "venv python3", PIP, *BINDINGS]
 
 
 def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
@@ -255,7 +255,7 @@ def test_where_there_is_no_python_it_is_installed_first(machine: Machine) -> Non
     done = machine.setup(PATH=str(machine.bin))
     assert (done.returncode, done.stderr) == (0, "")
     install = "apt-get install --yes --no-install-recommends python3 python3-venv python3-dev"
-    assert machine.calls() == ["apt-get update", install, STARPU, "venv python3", PIP, BINDINGS]
+    assert machine.calls() == ["apt-get update", install, STARPU, "venv python3", PIP, *BINDINGS]
 
 
 def test_an_interpreter_outside_the_system_that_is_incomplete_is_refused(machine: Machine) -> None:
@@ -281,7 +281,7 @@ def test_a_given_starpu_needs_no_libraries_to_build_one(machine: Machine) -> Non
         (machine.bin / tool).unlink()
     done = machine.setup(STARPU_PREFIXES="/given")
     assert (done.returncode, done.stderr) == (0, "")
-    assert machine.calls() == [STARPU, "venv python3", PIP, BINDINGS]
+    assert machine.calls() == [STARPU, "venv python3", PIP, *BINDINGS]
 
 
 def test_a_given_python_is_taken_as_it_is_and_nothing_is_installed(machine: Machine, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_given_python_is_taken_as_it_is_and_nothing_is_installed(machine: Mach
     program(tmp_path / "given" / "bin", "python", _PYTHON.replace("@VERSION@", "3.13"))
     done = machine.setup(STARPU_PREFIXES="/given", DAHL_VENV=str(tmp_path / "given"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert machine.calls() == [STARPU, BINDINGS]
+    assert machine.calls() == [STARPU, *BINDINGS]
     assert not (machine.checkout / ".venv").exists()
 
 
@@ -310,4 +310,4 @@ def test_more_optional_packages_can_be_asked_for(machine: Machine) -> None:
     calls = machine.calls()
     assert "apt-get install --yes --no-install-recommends nix-bin" in calls
     assert machine.setup(OPTIONAL_PACKAGES="nix-bin no-such").returncode == 0
-    assert machine.calls() == [STARPU, BINDINGS]
+    assert machine.calls() == [STARPU, *BINDINGS]
