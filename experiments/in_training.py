@@ -1,0 +1,146 @@
+"""Lengths of tasks as training runs them, and what the runtime takes around each.
+
+A kind of task that runs alone finds its data in its own core's caches; in training other tasks have just used both.
+The simulation of this machine (`experiments.host_platform`) takes these lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import trim_mean
+
+from dahl import starpu
+from dahl.training import Trainer
+
+AWAKE_S = 5e-6
+"""A worker that becomes free and gets its next task within this time did not go to sleep in between."""
+
+AT_LEAST_S = 1.0
+"""How long mini-batches run at least, if the epoch has so many."""
+
+WARM_UP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """Seconds around a task, each the mean of the middle half; NaN where nothing of the kind happened."""
+
+    gap_s: float
+    """From a task's end to the next one's start on a worker that had one waiting: by kind of task, then their mean."""
+    after_s: float
+    """From a task's end until one that waited for it was ready."""
+    wake_s: float
+    """From when a task was ready to its start on a worker that had none before."""
+    wakes: int
+    submit_s: float
+    """From one submission to the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InTraining:
+    """What mini-batches of one model and tile size took under one scheduler."""
+
+    model: Mapping[str, Any]
+    batch_size: int
+    tile: int
+    fused: bool
+    workers: int
+    worker_class: str
+    kernels: str
+    scheduler: str
+    tasks: int
+    seconds: Mapping[str, float]
+    """By kind of task the mean length of the middle half: neither first times nor what interrupted one count."""
+    counts: Mapping[str, int]
+    around: Mapping[str, float]
+
+    @property
+    def same(self) -> tuple[Any, ...]:
+        """What a second measurement of the same would share."""
+        model = tuple(sorted((key, str(value)) for key, value in self.model.items()))
+        return (
+            model,
+            self.batch_size,
+            self.tile,
+            self.fused,
+            self.workers,
+            self.worker_class,
+            self.kernels,
+            self.scheduler,
+        )
+
+
+def run_batches(runtime: starpu.Runtime, trainer: Trainer) -> np.ndarray:
+    """Train for `AT_LEAST_S` after a warm-up, or for an epoch; returns the trace. The parameters change."""
+    total = trainer.batches_per_epoch
+    warm = min(WARM_UP, total)
+    runtime.take_trace()
+    seconds = trainer.run_epoch(1, max_batches=warm).seconds
+    runtime.take_trace()
+    batches = int(np.clip(AT_LEAST_S / max(seconds / warm, 1e-9), 1, total))
+    trainer.run_epoch(2, max_batches=batches)
+    return runtime.take_trace()
+
+
+def lengths(trace: np.ndarray, footprints: Sequence[str]) -> tuple[dict[str, float], dict[str, int]]:
+    """Length and number of the tasks of each kind in a trace."""
+    seconds, counts = {}, {}
+    for number, key in enumerate(footprints):
+        own = trace[trace["footprint"] == number]
+        if own.size:
+            seconds[key] = middle_mean(own["end_s"] - own["start_s"])
+            counts[key] = int(own.size)
+    return seconds, counts
+
+
+def around_tasks(trace: np.ndarray) -> Around:
+    """What the runtime took around the tasks of a trace."""
+    gaps, wakes, kinds = [], [], []
+    for worker in np.unique(trace["worker"]):
+        own = np.sort(trace[trace["worker"] == worker], order="start_s")
+        free_s, start_s, ready_s = own["end_s"][:-1], own["start_s"][1:], own["ready_s"][1:]
+        was_awake = ready_s <= free_s + AWAKE_S
+        gaps.append((start_s - free_s)[was_awake])
+        kinds.append(own["footprint"][1:][was_awake])
+        wakes.append((start_s - ready_s)[~was_awake])
+    ends_s = np.sort(trace["end_s"])
+    released = np.sort(trace["ready_s"][trace["ready_s"] > trace["submit_s"] + AWAKE_S])
+    released = released[released > ends_s[0]]
+    after = released - ends_s[np.searchsorted(ends_s, released, side="right") - 1]
+    submitted = np.diff(np.sort(trace["submit_s"]))
+    return Around(
+        gap_s=_mean_of_kinds(np.concatenate(gaps), np.concatenate(kinds)),
+        after_s=middle_mean(after),
+        wake_s=middle_mean(np.concatenate(wakes)),
+        wakes=int(np.concatenate(wakes).size),
+        submit_s=middle_mean(submitted),
+    )
+
+
+def as_in_training(row: Mapping[str, Any]) -> InTraining:
+    """A row of the file. Raises TypeError where fields are missing or unknown."""
+    return InTraining(**row)
+
+
+def with_in_training(record: Mapping[str, Any], found: InTraining) -> dict[str, Any]:
+    """The file's record with a measurement in place of an earlier one of the same."""
+    rows = record.get("in_training", [])
+    others = [row for row in rows if as_in_training(row).same != found.same]
+    return {**record, "in_training": [*others, asdict(found)]}
+
+
+def _mean_of_kinds(values: np.ndarray, kinds: np.ndarray) -> float:
+    """A kind with many data takes longer each time, which the middle half of all would leave out."""
+    if not values.size:
+        return float("nan")
+    numbers, counts = np.unique(kinds, return_counts=True)
+    return float(np.average([middle_mean(values[kinds == number]) for number in numbers], weights=counts))
+
+
+def middle_mean(values: np.ndarray) -> float:
+    """The mean without the lowest and the highest quarter; NaN of nothing."""
+    return float(trim_mean(values, 0.25)) if values.size else float("nan")
