@@ -66,7 +66,13 @@ def run(folder: Path, events: EventWriter) -> dict[str, Any]:
     """Measure what the folder's configuration asks for; returns how many kinds there are and were measured."""
     config = records.read_config(folder)
     asked = config["calibrate"]
-    job = _Job(Path(asked["file"]), bool(asked["fresh"]), float(asked["limit_s"]), float(asked["idle_s"]), asked["schedulers"])
+    job = _Job(
+        Path(asked["file"]),
+        bool(asked["fresh"]),
+        float(asked["limit_s"]),
+        float(asked["idle_s"]),
+        asked["schedulers"],
+    )
     workload = load_workload(config, events)
     result: dict[str, Any] = workload.runtime(folder).run(_inside, folder, workload, job, events)
     for name, scheduler in job.schedulers.items():

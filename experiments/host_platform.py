@@ -44,8 +44,8 @@ def host_platform(
 ) -> dict[str, Any]:
     """The fields of a `SimulatedNode` that is the machine that was measured, with so many workers.
 
-    `assumed` is a power model of `configs/energy/`, for what no counter told. Raises MeasuredFileError where nothing was
-    measured for so many workers and these kernels.
+    `assumed` is a power model of `configs/energy/`, for what no counter told. Raises MeasuredFileError where nothing
+    was measured for so many workers and these kernels.
     """
     alone = measured_seconds(record, workers, kernels)
     rows = [
@@ -123,7 +123,9 @@ def _weighted(pairs: Iterable[tuple[float, int]]) -> float:
 def _base_w(record: Mapping[str, Any], assumed: Mapping[str, Any]) -> float:
     """The paused machine's watts, as its counters gave them."""
     energy = record.get("energy", {})
-    idle_w = [energy["idle_w"][name]["watts"] for name in energy.get("channels", ()) if name in energy["idle_w"]]
+    idle_w = [
+        energy["idle_w"][name]["watts"] for name in energy.get("channels", ()) if name in energy["idle_w"]
+    ]
     return float(sum(idle_w)) if idle_w else float(assumed["base_w"])
 
 

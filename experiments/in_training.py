@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from dahl import starpu
 from dahl.training import Trainer
@@ -24,10 +23,12 @@ AT_LEAST_S = 1.0
 
 WARM_UP = 5
 
+UNUSUAL = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """Seconds around a task, each the mean of the middle half; NaN where nothing of the kind happened."""
+    """Seconds around a task, each a mean without interruptions; NaN where nothing of the kind happened."""
 
     gap_s: float
     """From a task's end to the next one's start on a worker that had one waiting: by kind of task, then their mean."""
@@ -54,7 +55,7 @@ class InTraining:
     scheduler: str
     tasks: int
     seconds: Mapping[str, float]
-    """By kind of task the mean length of the middle half: neither first times nor what interrupted one count."""
+    """By kind of task its mean length, without interruptions."""
     counts: Mapping[str, int]
     around: Mapping[str, float]
 
@@ -92,7 +93,7 @@ def lengths(trace: np.ndarray, footprints: Sequence[str]) -> tuple[dict[str, flo
     for number, key in enumerate(footprints):
         own = trace[trace["footprint"] == number]
         if own.size:
-            seconds[key] = middle_mean(own["end_s"] - own["start_s"])
+            seconds[key] = usual_mean(own["end_s"] - own["start_s"])
             counts[key] = int(own.size)
     return seconds, counts
 
@@ -114,10 +115,10 @@ def around_tasks(trace: np.ndarray) -> Around:
     submitted = np.diff(np.sort(trace["submit_s"]))
     return Around(
         gap_s=_mean_of_kinds(np.concatenate(gaps), np.concatenate(kinds)),
-        after_s=middle_mean(after),
-        wake_s=middle_mean(np.concatenate(wakes)),
+        after_s=usual_mean(after),
+        wake_s=usual_mean(np.concatenate(wakes)),
         wakes=int(np.concatenate(wakes).size),
-        submit_s=middle_mean(submitted),
+        submit_s=usual_mean(submitted),
     )
 
 
@@ -134,13 +135,15 @@ def with_in_training(record: Mapping[str, Any], found: InTraining) -> dict[str, 
 
 
 def _mean_of_kinds(values: np.ndarray, kinds: np.ndarray) -> float:
-    """A kind with many data takes longer each time, which the middle half of all would leave out."""
+    """A kind with many data takes longer each time, which is nothing unusual."""
     if not values.size:
         return float("nan")
     numbers, counts = np.unique(kinds, return_counts=True)
-    return float(np.average([middle_mean(values[kinds == number]) for number in numbers], weights=counts))
+    return float(np.average([usual_mean(values[kinds == number]) for number in numbers], weights=counts))
 
 
-def middle_mean(values: np.ndarray) -> float:
-    """The mean without the lowest and the highest quarter; NaN of nothing."""
-    return float(trim_mean(values, 0.25)) if values.size else float("nan")
+def usual_mean(values: np.ndarray) -> float:
+    """The mean of what is at most `UNUSUAL` times the median, since more is an interruption; NaN of nothing."""
+    if not values.size:
+        return float("nan")
+    return float(values[values <= UNUSUAL * np.median(values)].mean())
