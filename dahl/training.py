@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -152,8 +152,7 @@ class Trainer:
         """
         if max_batches is not None and max_batches < 1:
             raise ValueError(f"max_batches must be at least 1, got {max_batches}")
-        generator = np.random.Generator(np.random.PCG64([self._hyper.seed, epoch]))
-        self._train.order.write(generator.permutation(self._train.count))
+        self._train.order.write(order_of_epoch(self._hyper.seed, epoch, self._train.count))
         self._recorder.clear_losses()
         self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()
@@ -193,6 +192,14 @@ class Trainer:
         loss, correct = self._recorder.tested(total)
         return Evaluation(loss / images, correct / images, start_s, end_s)
 
+    def batch_losses(self, batches: int) -> np.ndarray:
+        """Return the mean loss of each of the last epoch's first mini-batches; 0 for one that was not trained."""
+        images = np.minimum(
+            self._hyper.batch_size, self._train.count - np.arange(batches) * self._hyper.batch_size
+        )
+        means: np.ndarray = self._recorder.losses(0, batches) / images
+        return means
+
     def rehearse(self, repeats: int) -> None:
         """Run each recorded mini-batch a few times, on images in a random order, for the lengths of its tasks.
 
@@ -214,10 +221,7 @@ class Trainer:
 
     def weights_sha256(self) -> str:
         """Return a digest of every parameter's name, shape and bits."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.weights().items()):
-            digest.update(f"{name} {value.shape} ".encode() + value.tobytes())
-        return digest.hexdigest()
+        return weights_digest(self.weights())
 
     # ---- running ----
 
@@ -251,6 +255,19 @@ class Trainer:
         if on_batch:
             on_batch(BatchProgress(epoch, images, self._images(total), self._runtime.now_s() - start_s, loss))
         return float(loss)
+
+
+def order_of_epoch(seed: int, epoch: int, images: int) -> np.ndarray:
+    """Return the order in which an epoch takes the images: a permutation drawn from the seed and the epoch's number."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(images)
+
+
+def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of every parameter's name, shape and bits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.shape} ".encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def can_fuse(model: Sequential, image_shape: tuple[int, ...]) -> bool:

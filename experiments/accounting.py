@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dahl import starpu
 from energy import (
     EnergySession,
     LivePage,
@@ -23,12 +22,15 @@ from energy import (
     WindowEnergy,
     break_down,
 )
+from experiments.cpu_time import CpuTime
+from experiments.engine import Engine
 from experiments.events import EventWriter
-from experiments.schemas import BREAKDOWN, DECISIONS, TASKS, WINDOWS
+from experiments.guard import DisturbedError, Guard, Load, Reading
+from experiments.schemas import BREAKDOWN, DECISIONS, GUARD, TASKS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
 
 Mark = tuple[Snapshot, float]
-"""The counters as read, and StarPU's clock."""
+"""The counters as read, and the clock of the tasks."""
 
 
 @dataclass(frozen=True)
@@ -55,31 +57,43 @@ class OpenWindow:
     epoch: int
     start_s: float
     energy: WindowEnergy | None = None
+    load: Reading | None = None
+    """The machine's load when the window began, where it is guarded."""
     epoch_starts_s: list[float] = field(default_factory=list)
     """On StarPU's clock, where the window holds several epochs."""
     ranges: list[BatchRange] = field(default_factory=list)
 
 
 class Meter:
-    """Counts the joules of one window after another, and writes their tasks and joules down."""
+    """Counts the joules of one window after another, and writes their tasks and joules down.
+
+    With `cpu_time` the power model counts from the process's CPU time, otherwise from the tasks.
+    """
 
     def __init__(
         self,
         run_dir: Path,
-        runtime: starpu.Runtime,
+        runtime: Engine,
         session: EnergySession,
         events: EventWriter,
         *,
         write_tasks: bool,
         write_decisions: bool,
         link_joule_per_byte: np.ndarray | None = None,
+        guard: Guard | None = None,
+        refuse_disturbed: bool = False,
+        cpu_time: CpuTime | None = None,
     ) -> None:
         self._runtime = runtime
+        self._guard, self._refuse_disturbed = guard, refuse_disturbed
+        self._loads = TableStream(run_dir, "guard", GUARD) if guard else None
+        self._cpu_time = cpu_time
         self._link_joule_per_byte = link_joule_per_byte
         self._session = session
         self._events = events
         self._windows = TableStream(run_dir, "windows", WINDOWS)
-        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN)
+        # CPU time does not say what it was used for.
+        self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN) if cpu_time is None else None
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
         self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
         self.channels = (*session.channels, *session.model_channels)
@@ -105,25 +119,35 @@ class Meter:
         opened = self.open(name, 0)
         yield opened
         end_s = self._runtime.now_s()
+        load = self._load(opened)
         opened.energy = opened.window.close(start_s=opened.start_s, end_s=end_s)
         self._write(opened.energy, opened.start_s, end_s, last_epoch=0)
-        self._tell(opened.energy, 0)
+        self._write_load(opened, load, 0)
+        self._tell(opened.energy, 0, load)
+        self._refuse(opened, load)
 
     def open(self, name: str, epoch: int) -> OpenWindow:
         """Begin a window, to be ended by `close_window`."""
+        load = self._guard.read() if self._guard else None
         start_s = self._runtime.now_s()
-        return OpenWindow(self._session.open_window(name, epoch), name, epoch, start_s)
+        self._mark_cpu_time()
+        return OpenWindow(self._session.open_window(name, epoch), name, epoch, start_s, load=load)
 
     def mark(self) -> Mark:
         """Read the counters now, for a range inside of a window."""
+        self._mark_cpu_time()
         return self._session.snapshot(), self._runtime.now_s()
 
     def close_window(self, opened: OpenWindow) -> WindowEnergy:
         """End a window in which no task is left, and write down what it cost and what ran in it."""
         opened.window.stop()
+        self._mark_cpu_time()
         end_s = self._runtime.now_s()
+        load = self._load(opened)
         tasks = self._take_tasks()
         activity = {**tasks, **self._take_transfers(opened.start_s, end_s)}
+        if self._cpu_time is not None:
+            activity = dict(self._cpu_time.take())
         energy = opened.energy = opened.window.close(activity, opened.start_s, end_s)
         last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
         self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
@@ -131,9 +155,32 @@ class Meter:
         self._write_batches(opened, activity)
         self._write_breakdown(energy, activity, opened.start_s, end_s, last_epoch)
         self._write_decisions(opened.name, opened.epoch)
-        self._tell(energy, last_epoch)
+        self._write_load(opened, load, last_epoch)
+        self._tell(energy, last_epoch, load)
         self._tell_trouble(energy)
+        self._refuse(opened, load)
         return energy
+
+    def _load(self, opened: OpenWindow) -> Load | None:
+        """What else has run since the window was opened; None where it is not guarded."""
+        if self._guard is None or opened.load is None:
+            return None
+        return self._guard.load(opened.load, self._guard.read())
+
+    def _write_load(self, opened: OpenWindow, load: Load | None, last_epoch: int) -> None:
+        if load is not None and self._loads is not None:
+            where = {"window": opened.name, "epoch": opened.epoch, "last_epoch": last_epoch}
+            self._loads.append_row({**where, **asdict(load)})
+
+    def _refuse(self, opened: OpenWindow, load: Load | None) -> None:
+        """Raise DisturbedError for a disturbed block of epochs, or all of them, where those are refused."""
+        if not self._refuse_disturbed or load is None or not load.disturbed:
+            return
+        if opened.name in ("epoch", "run"):
+            raise DisturbedError(
+                f"guard=refuse: {load.words} in the window '{opened.name}' (epoch {opened.epoch}); "
+                "guard=label goes on and says so"
+            )
 
     def _tell_trouble(self, energy: WindowEnergy) -> None:
         """Say at once that a window has no joules, and why; training goes on."""
@@ -141,6 +188,15 @@ class Meter:
             self._events.emit(
                 "notice", message=f"incomplete joules of {energy.name}: {self._session.trouble}"
             )
+
+    def note_cpu_time(self) -> None:
+        """Let the power trace follow the CPU time, where it is what counts; to be called often."""
+        if self._cpu_time is not None:
+            self._cpu_time.note()
+
+    def _mark_cpu_time(self) -> None:
+        if self._cpu_time is not None:
+            self._cpu_time.mark()
 
     def live_w(self) -> float | None:
         """Watts over about the last second, over the counters in the total; None where there are none."""
@@ -152,11 +208,11 @@ class Meter:
 
     def close(self) -> None:
         """End the tables."""
-        for table in (self._windows, self._breakdown, self._tasks, self._decisions):
+        for table in (self._windows, self._loads, self._breakdown, self._tasks, self._decisions):
             if table is not None:
                 table.close()
 
-    def _tell(self, energy: WindowEnergy, last_epoch: int) -> None:
+    def _tell(self, energy: WindowEnergy, last_epoch: int, load: Load | None) -> None:
         self._events.emit(
             "window",
             window=energy.name,
@@ -168,6 +224,8 @@ class Meter:
             bound_j=energy.total_bound_j,
             quality=energy.quality,
             resolvable=energy.resolvable,
+            foreign_cores=load.foreign_cores + load.stolen_cores if load else None,
+            disturbed=load.disturbed if load else None,
         )
 
     def _take_tasks(self) -> dict[str, Any]:
@@ -211,7 +269,7 @@ class Meter:
         self, energy: WindowEnergy, tasks: Mapping[str, Any], start_s: float, end_s: float, last_epoch: int
     ) -> None:
         model = self._session.power_model
-        if model is None or not len(tasks["task"]):
+        if self._breakdown is None or model is None or not len(tasks["task"]):
             return
         found = break_down(model, tasks, start_s, end_s, energy.total_j)
         self._breakdown.append_row(

@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import records
 from experiments.events import Event
 from experiments.explain import explain
+from experiments.machine_lock import MachineBusyError, measuring
 from experiments.measured import MeasuredFileError, default_path, read
-from experiments.run import resolved, trial_environment
+from experiments.run import NOT_CONFIGURED, resolved, trial_environment
 from experiments.supervisor import Outcome, log_tail, supervise
 from experiments.validation import CONFIGS, GROUPS, ConfigError, validate
 
@@ -37,17 +38,20 @@ class CalibrateFailedError(Exception):
 def calibrate(cfg: DictConfig) -> Path:
     """Measure every tile size of a composed configuration; returns the file.
 
-    Raises ConfigError, MeasuredFileError, CalibrateFailedError; SystemExit (128 + signal) where it was stopped.
+    Raises ConfigError, MeasuredFileError, MachineBusyError, CalibrateFailedError; SystemExit (128 + signal) where
+    it was stopped.
     """
     config = resolved(cfg)
     trials = [_trial(config, tile) for tile in _tiles(config["tile"])]
     for trial in trials:
-        validate({key: value for key, value in trial.items() if key not in ("choices", "sweep", "calibrate")})
+        own = (*NOT_CONFIGURED, "calibrate")
+        validate({key: value for key, value in trial.items() if key not in own})
     file = Path(trials[0]["calibrate"]["file"])
     read(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    for trial in trials:
-        _measure(trial, file.parent)
+    with measuring(file.parent, allow_concurrent=trials[0]["allow_concurrent"]):
+        for trial in trials:
+            _measure(trial, file.parent)
     return file
 
 
@@ -163,7 +167,7 @@ def _hydra_main(cfg: DictConfig) -> None:
         file = calibrate(cfg)
     except CalibrateFailedError as error:
         _problems.append((1, str(error)))
-    except (ConfigError, MeasuredFileError) as error:
+    except (ConfigError, MeasuredFileError, MachineBusyError) as error:
         _problems.append((2, str(error)))
     except OSError as error:  # such as a disk that is full
         _problems.append((1, str(error)))

@@ -32,6 +32,7 @@ from experiments.in_training import (
     as_in_training,
     lengths,
     run_batches,
+    sigma_of,
     with_in_training,
 )
 from experiments.measured import TaskMeasurement
@@ -109,6 +110,7 @@ def _train(
             tasks=0,
             seconds={},
             counts={},
+            sigma=0.0,
             around={},
         )
         if found.same in known and not job.fresh:
@@ -118,7 +120,14 @@ def _train(
         trace = run_batches(runtime, make_trainer(context, own))
         seconds, counts = lengths(trace, context.footprints)
         around = asdict(around_tasks(trace))
-        return replace(found, tasks=int(trace.size), seconds=seconds, counts=counts, around=around)
+        return replace(
+            found,
+            tasks=int(trace.size),
+            seconds=seconds,
+            counts=counts,
+            sigma=sigma_of(trace),
+            around=around,
+        )
 
     runtime = replace(workload, config=config, scheduler=policy).runtime(folder / name)
     found = runtime.run(inside)

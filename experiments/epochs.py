@@ -7,24 +7,36 @@ Where no counter is read every epoch is a block of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dahl import starpu
 from dahl.training import BatchProgress, EpochResult, Evaluation, Trainer
 from energy import WindowEnergy
 from experiments.accounting import BatchRange, Mark, Meter, OpenWindow
 from experiments.bounds import EpochWork
+from experiments.engine import Engine
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
 from experiments.schemas import energy_columns
 from experiments.tables import TableStream
 from experiments.workload import Workload
 
+if TYPE_CHECKING:  # PyTorch need not be there
+    from experiments.torch_trainer import TorchTrainer
+
 Weights = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch and the CPU time of all threads in it; None in a simulation, which computes nothing."""
+
+    result: EpochResult
+    cpu_s: float | None
 
 
 @dataclass
@@ -32,7 +44,7 @@ class _Block:
     """Epochs that share a window."""
 
     opened: OpenWindow
-    done: list[tuple[EpochResult, Weights | None]] = field(default_factory=list)
+    done: list[tuple[_Epoch, Weights | None]] = field(default_factory=list)
     """Each with the weights that it left; None where they are the trainer's own."""
 
 
@@ -41,8 +53,8 @@ class Epochs:
 
     def __init__(
         self,
-        runtime: starpu.Runtime,
-        trainer: Trainer | GraphRunner,
+        runtime: Engine,
+        trainer: Trainer | TorchTrainer | GraphRunner,
         meter: Meter,
         workload: Workload,
         events: EventWriter,
@@ -68,24 +80,24 @@ class Epochs:
         block = _Block(self._meter.open("epoch", first))
         try:
             for epoch in range(first, total + 1):
-                result = self._run_epoch(epoch, block.opened)
+                trained = self._run_epoch(epoch, block.opened)
                 ends = self._ends(block.opened, len(block.done) + 1, total - epoch)
                 alone = ends and not block.done
                 weights = None
-                if self._evaluates and not alone and isinstance(self._trainer, Trainer):
+                if self._evaluates and not alone and not isinstance(self._trainer, GraphRunner):
                     weights = [parameter.value.numpy() for parameter in self._trainer.parameters]
-                block.done.append((result, weights))
+                block.done.append((trained, weights))
                 if ends:
                     break
         except BaseException:
             # The epochs that ended stay on record; their joules are those of a window that did not end.
-            for result, _ in block.done:
-                self._write(first, result, None, None)
+            for trained, _ in block.done:
+                self._write(first, trained, None, None)
             raise
         energy = self._meter.close_window(block.opened)
         own = energy if len(block.done) == 1 else None
-        for result, weights in block.done:
-            self._write(first, result, self._evaluate(result.epoch, weights), own)
+        for trained, weights in block.done:
+            self._write(first, trained, self._evaluate(trained.result.epoch, weights), own)
         return len(block.done)
 
     def _ends(self, opened: OpenWindow, epochs: int, left: int) -> bool:
@@ -93,16 +105,19 @@ class Epochs:
         seconds = self._runtime.now_s() - opened.start_s
         return not left or (seconds >= self._min_block_s <= seconds / epochs * left)
 
-    def _run_epoch(self, epoch: int, opened: OpenWindow) -> EpochResult:
+    def _run_epoch(self, epoch: int, opened: OpenWindow) -> _Epoch:
         self._events.emit("epoch_start", epoch=epoch)
         opened.epoch_starts_s.append(self._runtime.now_s())
-        return self._trainer.run_epoch(epoch, self._on_batch(epoch, opened))
+        used_s = time.process_time()
+        result = self._trainer.run_epoch(epoch, self._on_batch(epoch, opened))
+        return _Epoch(result, None if self._workload.simulated else time.process_time() - used_s)
 
     def _on_batch(self, epoch: int, opened: OpenWindow) -> Callable[[BatchProgress], None]:
         batch_size = int(self._workload.config["batch_size"])
         begin: list[tuple[int, Mark]] = [(0, self._meter.mark())] if self._range_batches else []
 
         def on_batch(progress: BatchProgress) -> None:
+            self._meter.note_cpu_time()
             if begin:
                 done = -(-progress.images // batch_size)
                 ended = progress.images == progress.images_total
@@ -124,9 +139,10 @@ class Epochs:
     def _evaluate(self, epoch: int, weights: Weights | None) -> Evaluation | None:
         if not self._evaluates:
             return None
-        assert isinstance(self._trainer, Trainer)  # a graph has nothing to evaluate
+        assert not isinstance(self._trainer, GraphRunner)  # a graph has nothing to evaluate
         if weights is not None:
-            for parameter, values in zip(self._trainer.parameters, weights, strict=True):
+            parameters: Sequence[Any] = self._trainer.parameters
+            for parameter, values in zip(parameters, weights, strict=True):
                 parameter.value.write(values)
         with self._meter.window("evaluation", epoch):
             evaluation = self._trainer.evaluate()
@@ -134,14 +150,16 @@ class Epochs:
         return evaluation
 
     def _write(
-        self, block: int, result: EpochResult, evaluation: Evaluation | None, energy: WindowEnergy | None
+        self, block: int, trained: _Epoch, evaluation: Evaluation | None, energy: WindowEnergy | None
     ) -> None:
         """Write an epoch's row; a simulation computes nothing, so that it has no loss and no accuracy."""
+        result = trained.result
         row: dict[str, Any] = {
             "epoch": result.epoch,
             "block": block,
             "images": result.images,
             "seconds": result.seconds,
+            "cpu_s": trained.cpu_s,
             "loss": None if self._workload.simulated else result.loss,
             "test_loss": None if evaluation is None else evaluation.loss,
             "accuracy": None if evaluation is None else evaluation.accuracy,

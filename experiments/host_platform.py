@@ -69,6 +69,7 @@ def host_platform(
     }
     if rows:
         processors = record.get("machine", {}).get("processors")
+        node["noise"] = round(_weighted((row.sigma, row.tasks) for row in rows), 4)
         node["around_us"] = _around_us(rows, shared=processors is not None and workers >= processors)
     return node
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dahl import starpu
 from energy import EnergySession, IdleBaseline
 from experiments import records
+from experiments.engine import Engine
 from experiments.events import EventWriter
 
 
 def take_baseline(
     session: EnergySession,
-    runtime: starpu.Runtime,
+    runtime: Engine,
     config: Mapping[str, Any],
     events: EventWriter,
 ) -> IdleBaseline | None:
@@ -44,7 +44,7 @@ def take_baseline(
 
 
 def check_drift(
-    session: EnergySession, runtime: starpu.Runtime, baseline: IdleBaseline, events: EventWriter
+    session: EnergySession, runtime: Engine, baseline: IdleBaseline, events: EventWriter
 ) -> dict[str, Any]:
     """Measure the paused machine once more; returns each channel's watts before and after, and whether they differ."""
     events.emit("calibrating", message=f"idle baseline: checking it for {baseline.seconds:g} s")
@@ -72,9 +72,7 @@ def check_drift(
     }
 
 
-def _measure(
-    session: EnergySession, runtime: starpu.Runtime, seconds: float, events: EventWriter
-) -> IdleBaseline:
+def _measure(session: EnergySession, runtime: Engine, seconds: float, events: EventWriter) -> IdleBaseline:
     events.emit("calibrating", message=f"idle baseline: reading the counters for {2 * seconds:g} s")
     t_unix_s = time.time()
     awake = session.measure_idle(seconds)
@@ -86,7 +84,7 @@ def _measure(
     return IdleBaseline(float(seconds), t_unix_s, awake, paused)
 
 
-def _shared_path(session: EnergySession, runtime: starpu.Runtime, config: Mapping[str, Any]) -> Path | None:
+def _shared_path(session: EnergySession, runtime: Engine, config: Mapping[str, Any]) -> Path | None:
     """Where the trials of a sweep that read the same counters on the same machine find it."""
     if not config.get("sweep"):
         return None

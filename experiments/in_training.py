@@ -19,7 +19,7 @@ AWAKE_S = 5e-6
 """A worker that becomes free and gets its next task within this time did not go to sleep in between."""
 
 AT_LEAST_S = 1.0
-"""How long mini-batches run at least, if the epoch has so many."""
+"""How long mini-batches run at least."""
 
 WARM_UP = 5
 
@@ -57,6 +57,8 @@ class InTraining:
     seconds: Mapping[str, float]
     """By kind of task its mean length, without interruptions."""
     counts: Mapping[str, int]
+    sigma: float
+    """How much tasks of one kind vary: the standard deviation of their lengths' logarithms, by time."""
     around: Mapping[str, float]
 
     @property
@@ -76,15 +78,19 @@ class InTraining:
 
 
 def run_batches(runtime: starpu.Runtime, trainer: Trainer) -> np.ndarray:
-    """Train for `AT_LEAST_S` after a warm-up, or for an epoch; returns the trace. The parameters change."""
+    """Train for `AT_LEAST_S` after a warm-up; returns the trace. The parameters change."""
     total = trainer.batches_per_epoch
     warm = min(WARM_UP, total)
     runtime.take_trace()
     seconds = trainer.run_epoch(1, max_batches=warm).seconds
     runtime.take_trace()
     batches = int(np.clip(AT_LEAST_S / max(seconds / warm, 1e-9), 1, total))
-    trainer.run_epoch(2, max_batches=batches)
-    return runtime.take_trace()
+    seconds, epoch, traces = 0.0, 1, []
+    while seconds < AT_LEAST_S / 2 or not traces:
+        epoch += 1
+        seconds += trainer.run_epoch(epoch, max_batches=batches).seconds
+        traces.append(runtime.take_trace())
+    return np.concatenate(traces)
 
 
 def lengths(trace: np.ndarray, footprints: Sequence[str]) -> tuple[dict[str, float], dict[str, int]]:
@@ -96,6 +102,19 @@ def lengths(trace: np.ndarray, footprints: Sequence[str]) -> tuple[dict[str, flo
             seconds[key] = usual_mean(own["end_s"] - own["start_s"])
             counts[key] = int(own.size)
     return seconds, counts
+
+
+def sigma_of(trace: np.ndarray) -> float:
+    """The standard deviation of the logarithms of lengths about their kind's mean, each task as long as it took."""
+    lengths_s = trace["end_s"] - trace["start_s"]
+    variances, weights = [0.0], [1e-12]
+    for number in np.unique(trace["footprint"]):
+        own = lengths_s[trace["footprint"] == number]
+        own = own[(own > 0) & (own <= UNUSUAL * np.median(own))]
+        if own.size > 1:
+            variances.append(float(np.log(own).var()))
+            weights.append(float(own.sum()))
+    return float(np.sqrt(np.average(variances, weights=weights)))
 
 
 def around_tasks(trace: np.ndarray) -> Around:

@@ -8,7 +8,7 @@
             "repeats", "seconds", "seconds_low", "seconds_high", "seconds_mean",
             "watts", "watts_low", "watts_high", "energy_j", "quality", "resolved"}],
  "in_training": [{"model", "batch_size", "tile", "fused", "workers", "worker_class", "kernels",
-                  "scheduler", "tasks", "seconds": {KEY: mean}, "counts": {KEY: number},
+                  "scheduler", "tasks", "seconds": {KEY: mean}, "counts": {KEY: number}, "sigma",
                   "around": {"gap_s", "after_s", "wake_s", "wakes", "submit_s"}}]}
 ```
 

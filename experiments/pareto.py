@@ -29,7 +29,7 @@ from experiments.explain import explain
 from experiments.fronts import Comparison, Point, Side, compare, front_of, least_seconds
 from experiments.layout import lay_out_epoch
 from experiments.pareto_table import print_table
-from experiments.run import TRIAL_COMMAND, finalise, resolved, trial_environment
+from experiments.run import NOT_CONFIGURED, TRIAL_COMMAND, finalise, resolved, trial_environment
 from experiments.summary import scheduler_name, summarise
 from experiments.supervisor import supervise
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
@@ -118,7 +118,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         with open_dict(cfg):
             del cfg["hydra"]
         config = resolved(cfg)
-    validate({key: value for key, value in config.items() if key not in ("choices", "sweep")})
+    validate({key: value for key, value in config.items() if key not in NOT_CONFIGURED})
     if not config["platform"].get("simulated", True):
         raise ConfigError(
             "experiments.pareto compares with a bound of the model: give a simulated platform=NAME"

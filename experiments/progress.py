@@ -34,6 +34,8 @@ class TrialDisplay:
         self.epochs: list[dict[str, Any]] = []
         self.blocks: list[dict[str, Any]] = []
         self.started: Event = {}
+        self.whole: dict[str, Any] = {}
+        """The window around all epochs and evaluations, once it has ended."""
         self._console = console
         self._title = title
         self._epochs_asked = epochs
@@ -67,6 +69,8 @@ class TrialDisplay:
                 self._on_batch(event)
             case "window" if event["window"] == "epoch":
                 self.blocks.append(_without_stamp(event))
+            case "window" if event["window"] == "run":
+                self.whole = _without_stamp(event)
             case "epoch_end":
                 self._on_epoch_end(event)
 
@@ -74,9 +78,12 @@ class TrialDisplay:
         self.started = event
         self._update("compiling kernels", "")
         mode = "[yellow]simulated[/yellow] · " if event.get("simulated") else ""
-        self._say(
-            f"{mode}{event['workers']} workers · StarPU {event['starpu']} · {escape(str(event['energy']))}"
+        what = (
+            f"workers · StarPU {event['starpu']}"
+            if "starpu" in event
+            else f"threads · PyTorch {event['torch']}"
         )
+        self._say(f"{mode}{event['workers']} {what} · {escape(str(event['energy']))}")
 
     def _on_batch(self, event: Event) -> None:
         total = int(self.started.get("images_per_epoch") or 0)
@@ -156,6 +163,8 @@ def show_end(
         console.print(epoch_table(display.epochs, display.blocks, simulated=simulated))
         for words in quality_words(display.blocks or display.epochs):
             console.print(f"joules are {words}", highlight=False, soft_wrap=True)
+        for words in disturbed_words([*display.blocks, display.whole]):
+            console.print(words, highlight=False, soft_wrap=True)
     if outcome.status == "failed":
         for line in () if outcome.explained else log_lines:
             console.print(f"  [dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
@@ -220,6 +229,17 @@ def quality_words(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"not resolvable in epochs {', '.join(short)}: shorter than three periods of the counter"
         )
     return words
+
+
+def disturbed_words(windows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line where other work disturbed windows."""
+    disturbed = [window["foreign_cores"] for window in windows if window.get("disturbed")]
+    if not disturbed:
+        return []
+    return [
+        f"disturbed: up to {max(disturbed):.2f} cores were busy with other work in a window, whose joules and "
+        "seconds are of that, too"
+    ]
 
 
 def _without_stamp(event: Event) -> dict[str, Any]:

@@ -6,7 +6,10 @@
 * `environment.json`: commit, versions, machine, energy sources and why others are absent;
 * `summary.json`: `status` is `running` until the trial has ended (see `experiments.summary`);
 * `epochs`, `windows`, `breakdown`, `power`, `tasks`: tables (see `experiments.tables`);
-* `trial.log`: stdout and stderr of the trial.
+* `trial.log`: stdout and stderr of the trial;
+* `supervisor.lock`, while the trial runs: locked by its supervisor (see `experiments.run_lock`).
+
+`summary.json` comes after the other two; a folder without one is no run.
 
 Files are written whole: into a temporary file, flushed to the disk, renamed.
 Only the tables grow while a trial runs, as streams; they become Parquet once it has ended, by its own hand
@@ -44,7 +47,7 @@ def new_run_dir(output: Path, experiment: str, scheduler: str, model: str) -> Pa
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name = "-".join([stamp, _file_name(scheduler), _file_name(model), secrets.token_hex(3)])
-    folder = output.expanduser().resolve() / _file_name(experiment) / name
+    folder = experiment_dir(output, experiment) / name
     try:
         folder.mkdir(parents=True)
         probe = folder / ".probe"
@@ -55,6 +58,11 @@ def new_run_dir(output: Path, experiment: str, scheduler: str, model: str) -> Pa
             f"output={output}: {error.filename} cannot be written ({error.strerror}); choose another folder"
         ) from error
     return folder
+
+
+def experiment_dir(output: Path, experiment: str) -> Path:
+    """The folder of an experiment's runs, whether or not it is there."""
+    return output.expanduser().resolve() / _file_name(experiment)
 
 
 def _file_name(text: str) -> str:

@@ -14,6 +14,8 @@ SUMMARY = pa.schema(
         ("record_version", pa.int64()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("identity", pa.string()),
+        ("label", pa.string()),
         ("scheduler", pa.string()),
         ("framework", pa.string()),
         ("workload", pa.string()),
@@ -21,15 +23,19 @@ SUMMARY = pa.schema(
         ("dataset", pa.string()),
         ("platform", pa.string()),
         ("simulated", pa.bool_()),
+        ("tasks_recorded", pa.bool_()),
         ("epochs", pa.int64()),
         ("accuracy", pa.float64()),
         ("loss", pa.float64()),
         ("weights_sha256", pa.string()),
         ("seconds_per_epoch", pa.float64()),
+        ("cpu_seconds_per_epoch", pa.float64()),
         ("images_per_second", pa.float64()),
         ("joules_per_epoch", pa.float64()),
         ("joules_per_epoch_net", pa.float64()),
         ("energy_trouble", pa.string()),
+        ("foreign_cores", pa.float64()),
+        ("disturbed", pa.bool_()),
         ("energy_quality", pa.string()),
         ("idle_drifted", pa.bool_()),
         ("bound_ratio", pa.float64()),
@@ -104,6 +110,22 @@ WINDOWS = pa.schema(
 
 The window `epoch` is a block of the epochs from `epoch` to `last_epoch`; `batches` are mini-batches inside one."""
 
+GUARD = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("seconds", pa.float64()),
+        ("foreign_cores", pa.float64()),
+        ("foreign_cores_bound", pa.float64()),
+        ("stolen_cores", pa.float64()),
+        ("frequency_mhz", pa.float64()),
+        ("throttles", pa.int64()),
+        ("disturbed", pa.bool_()),
+    ]
+)
+"""A row per window: what else ran on the machine (`experiments.guard`)."""
+
 BREAKDOWN = pa.schema(
     [
         ("window", pa.string()),
@@ -139,6 +161,7 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("block", pa.int32()),
     ("images", pa.int64()),
     ("seconds", pa.float64()),
+    ("cpu_s", pa.float64()),
     ("loss", pa.float64()),
     ("test_loss", pa.float64()),
     ("accuracy", pa.float64()),
@@ -150,7 +173,9 @@ EPOCH_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("bound_ratio", pa.float64()),
     ("bound_ratio_controllable", pa.float64()),
 ]
-"""Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
+"""`cpu_s`: CPU time of all threads of the process, null in a simulation.
+
+Joules are totals over the channels in the total; each channel's own follow as `<channel>_gross_j`...
 
 An epoch that shares its block with others has none of its own: `windows` has the block's."""
 

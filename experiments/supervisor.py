@@ -44,6 +44,8 @@ class _Watch:
     on_event: Callable[[Event], None]
     log: io.FileIO
     grace_s: float
+    timeout_s: float | None = None
+    timed_out: bool = False
     failed: str | None = None
     finished: Event | None = None
     deadline_s: float | None = None
@@ -67,18 +69,20 @@ def supervise(
     *,
     environment: Mapping[str, str],
     grace_s: float = 10.0,
+    timeout_s: float | None = None,
 ) -> Outcome:
     """Run `command` plus `--events FD --parent PID` until it and what it started are gone.
 
     stdout and stderr go to `trial.log` in `run_dir`. The trial gets a session of its own: Ctrl-C reaches only
     this process, which passes it on as one SIGINT, then SIGTERM after `grace_s`, then SIGKILL; a second one
-    kills at once. Must be called on the main thread, since it takes over SIGINT, SIGTERM and SIGHUP.
+    kills at once. A trial that takes longer than `timeout_s` is ended in the same way, and has failed.
+    Must be called on the main thread, since it takes over SIGINT, SIGTERM and SIGHUP.
     """
     read_fd, write_fd = os.pipe()
     with (
         io.FileIO(read_fd, "rb") as pipe,
         io.FileIO(run_dir / LOG_NAME, "ab") as log,
-        _stopping_signals() as (wakeup, received),
+        stopping_signals() as (wakeup, received),
     ):
         try:
             process = subprocess.Popen(
@@ -92,7 +96,9 @@ def supervise(
             )
         finally:
             os.close(write_fd)
-        watch = _Watch(on_event, log, grace_s)
+        watch = _Watch(on_event, log, grace_s, timeout_s)
+        if timeout_s is not None:
+            watch.deadline_s = time.monotonic() + timeout_s
         try:
             _follow(process, pipe, wakeup, received, watch)
         finally:
@@ -124,7 +130,7 @@ def _follow(
                     handled += 1
                     _stop(process, watch, at_once=handled > 1)
                 if watch.deadline_s is not None and time.monotonic() >= watch.deadline_s:
-                    _escalate(process, watch)
+                    _escalate(process, watch, asked=handled > 0)
                 if process_fd in ready:
                     _drain(pipe, reader, watch)
                     return
@@ -155,9 +161,12 @@ def _stop(process: subprocess.Popen[bytes], watch: _Watch, *, at_once: bool) -> 
         watch.deadline_s = time.monotonic() + watch.grace_s
 
 
-def _escalate(process: subprocess.Popen[bytes], watch: _Watch) -> None:
-    """SIGTERM when the grace period is over, SIGKILL two seconds later."""
-    if not watch.escalations:
+def _escalate(process: subprocess.Popen[bytes], watch: _Watch, *, asked: bool) -> None:
+    """SIGINT when its time is up, SIGTERM when the grace period is over, SIGKILL two seconds later."""
+    if not asked and not watch.timed_out:
+        watch.timed_out = True
+        _stop(process, watch, at_once=False)
+    elif not watch.escalations:
         watch.escalations.append(f"did not stop within {watch.grace_s:g} s")
         _kill_group(process, signal.SIGTERM)
         watch.deadline_s = time.monotonic() + min(2.0, watch.grace_s)
@@ -173,8 +182,11 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
 
 
 @contextlib.contextmanager
-def _stopping_signals() -> Iterator[tuple[io.FileIO, list[int]]]:
-    """Collect stopping signals in a list and wake a selector by a pipe, in place of KeyboardInterrupt."""
+def stopping_signals() -> Iterator[tuple[io.FileIO, list[int]]]:
+    """Collect SIGINT, SIGTERM and SIGHUP in a list and wake a selector by a pipe, in place of KeyboardInterrupt.
+
+    Must be entered on the main thread.
+    """
     received: list[int] = []
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
@@ -200,6 +212,9 @@ def _outcome(returncode: int, watch: _Watch, received: list[int]) -> Outcome:
     if stopped_by is not None:
         error = "; ".join([f"interrupted by {signal.Signals(stopped_by).name}", *watch.escalations])
         return Outcome("interrupted", error, stopped_by, watch.finished)
+    if watch.timed_out:
+        error = "; ".join([f"took longer than timeout_s={watch.timeout_s:g}", *watch.escalations])
+        return Outcome("failed", error, None, watch.finished)
     explained = watch.failed is not None
     return Outcome("failed", _cause(returncode, watch), None, watch.finished, explained)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import records
+from experiments import noise, records
 from experiments.progress import NOTHING, joules
 from experiments.summary import QUALITIES
 
@@ -43,8 +44,8 @@ def read_summaries(folder: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def markdown(summaries: Sequence[Summary]) -> str:
-    """The table, followed by what has to be said of its numbers.
+def markdown(summaries: Sequence[Summary], remarks: Sequence[str] = ()) -> str:
+    """The table, followed by what has to be said of its numbers, and `remarks`.
 
     Runs of one scheduler in one column are shown by their median; a run that did not finish by its status.
     """
@@ -61,7 +62,7 @@ def markdown(summaries: Sequence[Summary]) -> str:
             row += _cells([s for s in summaries if s["scheduler"] == scheduler and _column(s) == column])
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *_remarks(summaries)])
+    return "\n".join([*lines, "", *_remarks(summaries), *remarks])
 
 
 def _column(summary: Summary) -> Column:
@@ -103,6 +104,9 @@ def _remarks(summaries: Sequence[Summary]) -> list[str]:
             "Simulated: seconds from SimGrid, joules from a platform's assumed watts; no machine was measured."
         )
     finished = [summary for summary in summaries if summary["status"] == "finished"]
+    disturbed = sum(summary.get("disturbed") is True for summary in finished)
+    if disturbed:
+        said.append(f"{disturbed} of {len(finished)} runs were disturbed by other work on the machine.")
     runs = [_run(summary, number) for number, summary in enumerate(finished)]
     counts = [run[:-1] for run in dict.fromkeys(runs)]
     most = max((counts.count(key) for key in counts), default=0)
@@ -121,14 +125,30 @@ def _run(summary: Summary, number: int) -> tuple[Any, ...]:
     return (*_column(summary), summary["scheduler"], own)
 
 
+def noise_remarks(folder: Path, summaries: Sequence[Summary], file: Path | None = None) -> list[str]:
+    """The noise floor of the machine that measured these runs, where an A/A experiment found it.
+
+    `file` is where floors are kept, this machine's by default. Raises NoiseError where it holds something else.
+    """
+    measured = [s for s in summaries if s["status"] == "finished" and s["simulated"] is False]
+    if not measured:
+        return []
+    newest = max(folder.rglob(records.ENVIRONMENT_NAME), key=lambda path: path.parent.name)
+    machine = noise.machine_of(records.read_json(newest))
+    found = noise.closest(noise.read(file or noise.default_path()), machine, measured[-1]["model"])
+    counts = Counter((*_column(summary), summary["scheduler"]) for summary in measured)
+    return [] if found is None else [noise.words(found, min(counts.values()))]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m experiments.table", description=__doc__)
     parser.add_argument("runs", type=Path, help="a folder of runs, such as runs/policies_on_nodes")
     asked = parser.parse_args(arguments)
     try:
-        print(markdown(read_summaries(asked.runs)))
-    except RunsError as error:
+        summaries = read_summaries(asked.runs)
+        print(markdown(summaries, noise_remarks(asked.runs, summaries)))
+    except (RunsError, noise.NoiseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

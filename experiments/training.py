@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dahl import ops, starpu
 from dahl.context import Context
@@ -14,16 +15,24 @@ from dahl.starpu.kernel import kernels_folder
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
+from experiments.accesses import write_accesses
 from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
+from experiments.cpu_time import CpuTime, cpu_time_model
+from experiments.engine import Engine
+from experiments.environment import kernels_of_this_processor
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
+from experiments.guard import Guard
 from experiments.idle import check_drift, take_baseline
 from experiments.interrupts import cancel_on_interrupt
 from experiments.schemas import epoch_schema
 from experiments.tables import TableStream
 from experiments.workload import Workload, machine_watts
+
+if TYPE_CHECKING:  # PyTorch need not be there
+    from experiments.torch_trainer import TorchTrainer
 
 
 def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, Any]:
@@ -46,10 +55,14 @@ def _inside(
 ) -> dict[str, Any]:
     config = workload.config
     page.tie_clock(runtime.now_s() - time.monotonic())
+    model, cpu_time = workload.power_model(runtime.workers), None
+    if config["energy"].get("activity") == "cpu_time":
+        cores = len(os.sched_getaffinity(0))
+        model, cpu_time = cpu_time_model(model, cores), CpuTime(runtime.now_s, cores)
     session = open_session(
         run_dir,
         workload.sources.sources,
-        workload.power_model(runtime.workers),
+        model,
         config["energy"],
         page,
         simulated=workload.simulated,
@@ -66,6 +79,9 @@ def _inside(
                     write_tasks=config["trace"],
                     write_decisions=workload.explains,
                     link_joule_per_byte=workload.link_joule_per_byte(runtime.workers),
+                    guard=make_guard(workload),
+                    refuse_disturbed=config["guard"] == "refuse",
+                    cpu_time=cpu_time,
                 )
             )
         )
@@ -76,22 +92,42 @@ def _inside(
         if isinstance(trainer, Trainer):
             _tell_the_tasks(run_dir, trainer, workload)
         work = _record_work(run_dir, context, trainer, workload) if workload.simulated else None
-        baseline = take_baseline(session, runtime, config, events)
-        table = stack.enter_context(closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))))
-        with meter.around("run"):
-            Epochs(runtime, trainer, meter, workload, events, table, work if config["bound"] else None).run()
-        drift = check_drift(session, runtime, baseline, events) if baseline else {}
-        if baseline:
-            _record_idle(run_dir, baseline, drift)
+        if config["trace"] and not workload.simulated:
+            write_accesses(run_dir, trainer.epoch_graphs)
+        found = count_epochs(
+            run_dir, runtime, trainer, session, meter, workload, events, work if config["bound"] else None
+        )
         weights = None
         if isinstance(trainer, Trainer) and not workload.simulated:
             weights = trainer.weights_sha256()
         return {
             "simulated": workload.simulated,
             "weights_sha256": weights,
-            "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
-            "energy_trouble": session.trouble,
+            **found,
         }
+
+
+def count_epochs(
+    run_dir: Path,
+    engine: Engine,
+    trainer: Trainer | TorchTrainer | GraphRunner,
+    session: EnergySession,
+    meter: Meter,
+    workload: Workload,
+    events: EventWriter,
+    work: EpochWork | None = None,
+) -> dict[str, Any]:
+    """Train the epochs between an idle baseline and its check; returns what the `finished` event says of the joules."""
+    baseline = take_baseline(session, engine, workload.config, events)
+    with closing(TableStream(run_dir, "epochs", epoch_schema(meter.channels))) as table, meter.around("run"):
+        Epochs(engine, trainer, meter, workload, events, table, work).run()
+    drift = check_drift(session, engine, baseline, events) if baseline else {}
+    if baseline:
+        _record_idle(run_dir, baseline, drift)
+    return {
+        "idle_drifted": any(found["drifted"] for found in drift.values()) if drift else None,
+        "energy_trouble": session.trouble,
+    }
 
 
 def _record_work(
@@ -112,6 +148,13 @@ def _record_idle(run_dir: Path, baseline: IdleBaseline, drift: dict[str, Any]) -
     records.write_json(path, environment)
 
 
+def make_guard(workload: Workload) -> Guard | None:
+    """What watches the load of others; None in a simulation, and where it is off."""
+    if workload.simulated or workload.config["guard"] == "off":
+        return None
+    return Guard(workload.config["max_foreign_cores"])
+
+
 def kernels_are_cold() -> bool:
     """Whether the kernels have not been compiled yet, as they are now, for this machine."""
     return not kernels_folder(Path(ops.__file__).parent).exists()
@@ -130,8 +173,13 @@ def lay_out(context: Context, workload: Workload) -> Trainer | GraphRunner:
 
 def make_trainer(context: Context, workload: Workload) -> Trainer:
     """Lay the training of a model out on a runtime."""
+    return Trainer(context, workload.model, workload.dataset, hyperparameters(workload))
+
+
+def hyperparameters(workload: Workload) -> Hyperparameters:
+    """Return what is trained how."""
     config = workload.config
-    hyperparameters = Hyperparameters(
+    return Hyperparameters(
         batch_size=config["batch_size"],
         tile=config["tile"],
         learning_rate=config["learning_rate"],
@@ -140,7 +188,6 @@ def make_trainer(context: Context, workload: Workload) -> Trainer:
         seed=config["seed"],
         fuse=workload.fuse,
     )
-    return Trainer(context, workload.model, workload.dataset, hyperparameters)
 
 
 def _tell_what_runs(
@@ -148,7 +195,6 @@ def _tell_what_runs(
 ) -> None:
     """Add StarPU and the energy sources to `environment.json`, and tell the supervisor."""
     variant = "simgrid" if workload.simulated else "native"
-    absent = {source.name: {"why": source.why, "remedy": source.remedy} for source in workload.sources.absent}
     path = run_dir / records.ENVIRONMENT_NAME
     environment = records.read_json(path)
     environment["starpu"] = {
@@ -156,14 +202,8 @@ def _tell_what_runs(
         "variant": variant,
         "workers": [worker.name for worker in runtime.workers],
     }
-    environment["energy"] = {
-        "sources": {source.name: source.quality for source in workload.sources.sources},
-        "channels": [*session.channels, *session.model_channels],
-        "loops": session.loops,
-        "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
-        "absent": absent,
-        "task_watts": _task_watts(workload),
-    }
+    environment["kernels"] = kernels_of_this_processor()
+    environment["energy"] = {**describe_energy(workload, session), "task_watts": _task_watts(workload)}
     records.write_json(path, environment)
     events.emit(
         "started",
@@ -171,13 +211,38 @@ def _tell_what_runs(
         workers=len(runtime.workers),
         starpu=starpu.version(variant),
         images_per_epoch=0 if workload.graph else len(workload.dataset.train.labels),
-        energy=_energy_words(workload, session),
+        energy=energy_words(workload, session),
     )
+    tell_absent(workload, events)
+
+
+def describe_energy(workload: Workload, session: EnergySession) -> dict[str, Any]:
+    """Where the joules come from, as `environment.json` keeps it."""
+    counted = workload.config["energy"].get("activity") == "cpu_time" or _is_torch(workload)
+    return {
+        "sources": {source.name: source.quality for source in workload.sources.sources},
+        "channels": [*session.channels, *session.model_channels],
+        "loops": session.loops,
+        "left_out": dict(pair for source in workload.sources.sources for pair in source.left_out),
+        "absent": {
+            source.name: {"why": source.why, "remedy": source.remedy} for source in workload.sources.absent
+        },
+        "activity": "cpu_time" if counted else "tasks",
+    }
+
+
+def tell_absent(workload: Workload, events: EventWriter) -> None:
+    """Say so where no counter can be read."""
+    absent = workload.sources.absent
     if absent and not workload.sources.sources:
-        tried = ", ".join(absent)
+        tried = ", ".join(source.name for source in absent)
         events.emit(
             "notice", message=f"no counter can be read ({tried}); `python -m experiments.doctor` says why"
         )
+
+
+def _is_torch(workload: Workload) -> bool:
+    return bool(workload.config["framework"]["name"] == "torch")
 
 
 def _task_watts(workload: Workload) -> str | None:
@@ -195,7 +260,7 @@ def _tell_the_tasks(run_dir: Path, trainer: Trainer, workload: Workload) -> None
     records.write_json(path, {**records.read_json(path), "tasks": tasks})
 
 
-def _energy_words(workload: Workload, session: EnergySession) -> str:
+def energy_words(workload: Workload, session: EnergySession) -> str:
     """Where the joules come from."""
     words = [f"{source.name} ({source.quality})" for source in workload.sources.sources]
     if session.model_channels:

@@ -63,7 +63,10 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     from experiments.workload import load_workload
 
     try:
-        workload = load_workload(records.read_config(run_dir), events)
+        config = records.read_config(run_dir)
+        if config["framework"]["name"] == "torch":
+            return _train_twin(run_dir, config, events)
+        workload = load_workload(config, events)
         if not workload.simulated and kernels_are_cold():
             events.emit("calibrating", message="compiling kernels (the first time takes up to a minute)")
         workload = with_tile(run_dir, workload, events)
@@ -75,6 +78,16 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
         with contextlib.suppress(BrokenPipeError):
             for name in torn:
                 events.emit("notice", message=f"{name}: the last rows were incomplete and have been dropped")
+
+
+def _train_twin(run_dir: Path, config: dict[str, Any], events: EventWriter) -> dict[str, Any]:
+    from experiments.torch_environment import prepare
+    from experiments.workload import load_workload
+
+    prepare()
+    from experiments.torch_training import train
+
+    return train(run_dir, load_workload(config, events), events)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs"
-GROUPS = ("scheduler", "model", "dataset", "energy", "platform", "workload")
+GROUPS = ("scheduler", "model", "dataset", "energy", "platform", "workload", "framework")
 
 _Check = Callable[[Any], bool]
 
@@ -35,6 +35,25 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     "learning_rate": (lambda v: _is_number(v) and 0 < v < float("inf"), "a number above 0"),
     "momentum": (lambda v: _is_number(v) and 0 <= v < 1, "a number, at least 0 and below 1"),
     "weight_decay": (lambda v: _is_number(v) and 0 <= v < float("inf"), "a number, at least 0"),
+    "label": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name, or null"),
+    "repeat": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "repeats": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
+    "order_seed": (
+        lambda v: v is None or (_is_int(v) and 0 <= v < 2**63),
+        "a whole number, at least 0 and below 2^63, or null for the order that was given",
+    ),
+    "jobs": (
+        lambda v: v is None or (_is_int(v) and v >= 1),
+        "a whole number of simulations at a time, at least 1, or null for one on each core",
+    ),
+    "resume": (lambda v: isinstance(v, bool) or v == "failed", "true, false or failed"),
+    "allow_concurrent": (lambda v: isinstance(v, bool), "true or false"),
+    "timeout_s": (
+        lambda v: v is None or (_is_number(v) and 0 < v < float("inf")),
+        "seconds above 0, or null",
+    ),
+    "guard": (lambda v: v in ("label", "refuse", "off"), "label, refuse or off"),
+    "max_foreign_cores": (lambda v: _is_number(v) and 0 <= v < float("inf"), "a number, 0 or more"),
     "evaluate": (lambda v: isinstance(v, bool), "true or false"),
     "bound": (lambda v: isinstance(v, bool), "true or false"),
     "trace": (lambda v: isinstance(v, bool), "true or false"),
@@ -51,7 +70,14 @@ _ESTIMATES: dict[str, tuple[_Check, str]] = {
     "seed": (lambda v: _is_int(v) and 0 <= v < 2**63, "a whole number, at least 0 and below 2^63"),
 }
 
+_TORCH_VALUES: dict[str, tuple[_Check, str]] = {
+    "memory_format": (lambda v: v in ("contiguous", "channels_last"), "contiguous or channels_last"),
+    "compile": (lambda v: isinstance(v, bool), "true or false"),
+    "normalise": (lambda v: v in ("each_batch", "once"), "each_batch or once"),
+}
+
 _ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
+    "activity": (lambda v: v in ("auto", "tasks", "cpu_time"), "auto, tasks or cpu_time"),
     "idle_baseline_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
     "min_window_s": (lambda v: _is_number(v) and 0 <= v < float("inf"), "seconds, 0 or more"),
     "window_batches": (
@@ -92,11 +118,12 @@ def _wrong_values(config: Mapping[str, Any]) -> list[str]:
         for key, (holds, expected) in _VALUES.items()
         if key in config and not holds(config[key])
     ]
-    energy = config.get("energy")
     wrong += [
-        f"energy.{key}={energy[key]}: must be {expected}"
-        for key, (holds, expected) in _ENERGY_VALUES.items()
-        if isinstance(energy, Mapping) and key in energy and not holds(energy[key])
+        f"{group}.{key}={values[key]}: must be {expected}"
+        for group, checks in (("energy", _ENERGY_VALUES), ("framework", _TORCH_VALUES))
+        if isinstance(values := config.get(group), Mapping)
+        for key, (holds, expected) in checks.items()
+        if key in values and not holds(values[key])
     ]
     wrong += _wrong_estimates(config.get("estimates", {}))
     wrong += [
@@ -141,7 +168,10 @@ def _is_rate(value: Any) -> bool:
 
 def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     wrong = []
-    if config["tile"] != "auto" and config["tile"] > config["batch_size"]:
+    torch = config["framework"]["name"] == "torch"
+    if torch:
+        wrong += _wrong_for_torch(config)
+    if not torch and config["tile"] != "auto" and config["tile"] > config["batch_size"]:
         wrong.append(
             f"tile={config['tile']} is larger than batch_size={config['batch_size']}: "
             "a mini-batch is cut into tiles"
@@ -149,12 +179,28 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     simulated = config["platform"].get("simulated", True)
     if simulated and config["fuse"] is True:
         wrong.append("fuse=True: a simulated node places every layer by itself; fuse=false or auto")
+    if simulated and config["energy"].get("activity") == "cpu_time":
+        wrong.append("energy.activity=cpu_time: a simulated node uses no CPU time; energy.activity=auto")
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
     if config["workload"].get("_target_") is not None and not simulated:
         wrong.append("this workload has no kernels and runs on simulated nodes only: platform=NAME")
     if config["scheduler"].get("name", "") is None:
         wrong.append("scheduler=starpu needs the policy's name: scheduler.name=modular-heft")
+    return wrong
+
+
+def _wrong_for_torch(config: Mapping[str, Any]) -> list[str]:
+    """What PyTorch's twin cannot do; scheduler, tile and fuse mean nothing to it."""
+    wrong = []
+    if config["platform"].get("simulated", True):
+        wrong.append(
+            "framework=torch: PyTorch runs on this machine only, not on a simulated node; platform=host"
+        )
+    if config["scheduler"].get("explain"):
+        wrong.append("scheduler.explain=true: PyTorch has no scheduler; framework=starpu")
+    if config["energy"].get("activity") == "tasks":
+        wrong.append("energy.activity=tasks: PyTorch has no tasks; energy.activity=auto or cpu_time")
     return wrong
 
 

@@ -61,6 +61,7 @@ def is_alive(pid: int) -> bool:
 def configuration(**changes: Any) -> dict[str, Any]:
     """A configuration that can run, as Hydra would compose it."""
     config: dict[str, Any] = {
+        "framework": {"name": "starpu"},
         "scheduler": {"_target_": "schedulers.StarPUScheduler", "name": "eager"},
         "workload": {"_target_": None},
         "estimates": {"bias": {}, "noise": 0.0, "seed": 0},
@@ -77,6 +78,16 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "learning_rate": 0.02,
         "momentum": 0.9,
         "weight_decay": 0.0,
+        "label": None,
+        "repeat": 1,
+        "repeats": 1,
+        "order_seed": 0,
+        "jobs": None,
+        "resume": False,
+        "allow_concurrent": False,
+        "timeout_s": None,
+        "guard": "label",
+        "max_foreign_cores": 0.1,
         "evaluate": True,
         "bound": True,
         "trace": True,
@@ -87,6 +98,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 
 CHOICES = {
+    "framework": "starpu",
     "scheduler": "eager",
     "workload": "cnn",
     "model": "basic_cnn",

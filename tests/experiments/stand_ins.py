@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -80,6 +81,26 @@ def write_rubbish(events: EventWriter, run_dir: Path) -> None:
     os._exit(3)
 
 
+def by_seed(events: EventWriter, run_dir: Path) -> None:
+    """Seed 1 segfaults, 2 fails, 3 is killed; others go on while the file `hold` is in the parent's folder."""
+    seed = int(re.findall(r"^seed: (\d+)", (run_dir / "config.yaml").read_text(), re.MULTILINE)[0])
+    {1: segfault, 2: fail, 3: kill_itself}.get(seed, finish_unless_held)(events, run_dir)
+
+
+def finish_unless_held(events: EventWriter, run_dir: Path) -> None:
+    if Path("hold").exists():
+        write_tables(events, run_dir)
+    finish(events, run_dir)
+
+
+def finish_slowly(events: EventWriter, run_dir: Path) -> None:
+    """Notes when it ran, so that a test can tell who ran beside whom."""
+    begin_s = time.monotonic()
+    time.sleep(0.5)
+    Path(run_dir, "ran").write_text(f"{begin_s} {time.monotonic()}")
+    finish(events, run_dir)
+
+
 def hang(events: EventWriter, run_dir: Path) -> None:
     Path(run_dir, "hanging").touch()
     time.sleep(60)
@@ -143,6 +164,8 @@ WAYS = {
         leave_without_a_word,
         fail,
         kill_itself,
+        by_seed,
+        finish_slowly,
         write_rubbish,
         hang,
         stop_politely,

@@ -43,6 +43,7 @@ def test_lengths_are_those_of_training_where_known_and_else_of_the_task_alone() 
     core = node["cpu"]["core"]
     assert core["seconds"] == {"conv2d/16": pytest.approx(4.25e-5), "relu/16": 1e-3}
     assert core["count"] == 2
+    assert node["noise"] == pytest.approx(0.1)
     SimulatedNode(**{key: value for key, value in node.items() if key not in ("_target_", "simulated")})
 
 

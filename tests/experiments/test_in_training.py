@@ -14,6 +14,7 @@ from experiments.in_training import (
     around_tasks,
     as_in_training,
     lengths,
+    sigma_of,
     usual_mean,
     with_in_training,
 )
@@ -66,6 +67,15 @@ def test_lengths_are_means_by_kind_without_what_was_interrupted() -> None:
     assert math.isnan(usual_mean(np.empty(0)))
 
 
+def test_sigma_is_how_much_tasks_of_one_kind_vary_and_not_kinds_among_each_other() -> None:
+    rng = np.random.default_rng(0)
+    ends = np.concatenate([1e-3 * np.exp(0.2 * rng.standard_normal(4000)), np.full(10, 5.0)])
+    tasks = np.zeros(ends.size, TRACE)
+    tasks["end_s"], tasks["footprint"][4000:] = ends, 1
+    assert sigma_of(tasks[:4000]) == pytest.approx(0.2, rel=0.05)
+    assert sigma_of(tasks) < 0.1, "the other kind, which takes most of the time, never varies"
+
+
 ROW = InTraining(
     model={"_target_": "dahl.models.basic_cnn", "filters": 4},
     batch_size=64,
@@ -78,6 +88,7 @@ ROW = InTraining(
     tasks=10,
     seconds={"conv2d/16": 2e-5},
     counts={"conv2d/16": 10},
+    sigma=0.1,
     around={"gap_s": 3e-6, "after_s": 1e-6, "wake_s": None, "wakes": 0, "submit_s": 2e-6},
 )
 

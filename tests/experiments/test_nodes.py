@@ -14,7 +14,7 @@ import yaml
 from dahl.starpu.build import prefix_root
 from experiments.validation import CONFIGS
 
-HYPOTHETICAL = {"cpu8_gpu2", "high_idle", "two_gpu_classes", "weak_cores_hot_gpu"}
+HYPOTHETICAL = {"cpu8", "gpu2", "cpu8_gpu2", "high_idle", "two_gpu_classes", "weak_cores_hot_gpu"}
 
 
 def described(name: str) -> dict[str, Any]:

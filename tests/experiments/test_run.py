@@ -108,10 +108,13 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
     assert done.returncode == 0, done.stderr
     (run_dir,) = runs(tmp_path / "runs")
     assert done.stdout.splitlines()[-1] == f"records: {run_dir}"
-    assert summary(run_dir) == {
+    found = summary(run_dir)
+    assert len(found.pop("identity")) == 32
+    assert found == {
         "record_version": 1,
         "status": "finished",
         "error": None,
+        "label": None,
         "scheduler": "eager",
         "framework": "starpu",
         "workload": "cnn",
@@ -119,15 +122,19 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "dataset": "fashion_mnist",
         "platform": "host",
         "simulated": False,
+        "tasks_recorded": True,
         "epochs": 1,
         "accuracy": 0.75,
         "loss": 0.5,
         "weights_sha256": "ab" * 32,
         "seconds_per_epoch": 2.0,
+        "cpu_seconds_per_epoch": None,
         "images_per_second": 300.0,
         "joules_per_epoch": 30.0,
         "joules_per_epoch_net": 10.0,
         "energy_trouble": None,
+        "foreign_cores": None,
+        "disturbed": None,
         "energy_quality": "estimated",
         "idle_drifted": None,
         "bound_ratio": None,

@@ -1,0 +1,1 @@
+"""What `experiments.report` is made of: measures of runs, statistics, figures, the page."""
