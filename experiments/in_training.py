@@ -85,7 +85,8 @@ def run_batches(runtime: starpu.Runtime, trainer: Trainer) -> np.ndarray:
     seconds = trainer.run_epoch(1, max_batches=warm).seconds
     runtime.take_trace()
     batches = int(np.clip(AT_LEAST_S / max(seconds / warm, 1e-9), 1, total))
-    seconds, epoch, traces = 0.0, 1, []
+    seconds, epoch = 0.0, 1
+    traces: list[np.ndarray] = []
     while seconds < AT_LEAST_S / 2 or not traces:
         epoch += 1
         seconds += trainer.run_epoch(epoch, max_batches=batches).seconds
