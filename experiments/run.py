@@ -53,6 +53,8 @@ def run_trial(cfg: DictConfig) -> None:
     """
     config = resolved(cfg)
     validate({key: value for key, value in config.items() if key not in NOT_CONFIGURED})
+    if config["repeats"] > 1 and config["sweep"] is None:
+        raise ConfigError(f"repeats={config['repeats']}: repeats need -m (one trial for each)")
     experiment = config["name"] or config["choices"]["experiment"] or "trials"
     experiment_dir = records.experiment_dir(Path(config["output"]), experiment)
     if config["resume"] and _is_recorded(experiment_dir, config):
@@ -80,9 +82,10 @@ def run_recorded(run_dir: Path, config: dict[str, Any], console: Console | None 
     records.write_config(run_dir, config)
     records.write_json(run_dir / records.ENVIRONMENT_NAME, environment.collect(CHECKOUT))
     records.write_json(run_dir / records.SUMMARY_NAME, summarise(config, [], status="running"))
-    outcome = _supervised(run_dir, config, console)
-    lock.release()
-    return outcome
+    try:
+        return _supervised(run_dir, config, console)
+    finally:
+        lock.release()
 
 
 def _is_recorded(experiment_dir: Path, config: dict[str, Any]) -> bool:
