@@ -218,6 +218,7 @@ def test_a_trial_that_takes_too_long_has_failed(environment: dict[str, str], tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_twenty_trials_of_which_three_crash_in_a_sweep_that_is_killed_and_resumed(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -238,7 +239,7 @@ def test_twenty_trials_of_which_three_crash_in_a_sweep_that_is_killed_and_resume
     def ended() -> int:
         return sum(one["status"] in ("finished", "failed") for one in summaries(tmp_path).values())
 
-    wait_for(lambda: ended() >= 9, limit_s=200)
+    wait_for(lambda: ended() >= 9, limit_s=400)
     first.kill()
     first.wait()
     before = summaries(tmp_path)
