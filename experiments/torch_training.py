@@ -19,7 +19,14 @@ from experiments.accounting import Meter, open_session
 from experiments.cpu_time import CpuTime, cpu_time_model
 from experiments.events import EventWriter
 from experiments.torch_trainer import TorchOptions, TorchTrainer
-from experiments.training import count_epochs, describe_energy, energy_words, hyperparameters, tell_absent
+from experiments.training import (
+    count_epochs,
+    describe_energy,
+    energy_words,
+    hyperparameters,
+    make_guard,
+    tell_absent,
+)
 from experiments.workload import Workload
 
 
@@ -75,7 +82,15 @@ def train(run_dir: Path, workload: Workload, events: EventWriter) -> dict[str, A
         )
         stack.enter_context(session)
         meter = Meter(
-            run_dir, threads, session, events, write_tasks=False, write_decisions=False, cpu_time=cpu_time
+            run_dir,
+            threads,
+            session,
+            events,
+            write_tasks=False,
+            write_decisions=False,
+            guard=make_guard(workload),
+            refuse_disturbed=config["guard"] == "refuse",
+            cpu_time=cpu_time,
         )
         stack.enter_context(closing(meter))
         _tell_what_runs(run_dir, workload, session, events)

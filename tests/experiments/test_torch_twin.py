@@ -51,9 +51,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_both_leave_the_same_records_but_for_tasks(both: dict[str, Path]) -> None:
     files = {name: {path.name for path in folder.iterdir()} for name, folder in both.items()}
-    assert files["starpu"] - files["torch"] == {"tasks.parquet", "starpu"}
+    assert files["starpu"] - files["torch"] == {"tasks.parquet", "accesses.json", "starpu"}
     assert files["torch"] <= files["starpu"]
-    for table in ("epochs", "windows", "power"):
+    for table in ("epochs", "windows", "guard", "power"):
         starpu, torch = (pd.read_parquet(folder / f"{table}.parquet") for folder in both.values())
         assert list(starpu) == list(torch)
 

@@ -1,0 +1,77 @@
+"""Every experiment says its question and how long it takes, and every trial of its sweep can run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from omegaconf import OmegaConf
+
+from experiments.validation import CONFIGS, options, validate
+
+EXPERIMENTS = options("experiment")
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def head(name: str) -> str:
+    """The comment at the top, after Hydra's line."""
+    lines = (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    taken = []
+    for line in lines[1:]:
+        if not line.startswith("#"):
+            break
+        taken.append(line.removeprefix("#").strip())
+    return " ".join(taken)
+
+
+def trials(name: str) -> list[list[str]]:
+    """The overrides of each trial, as Hydra's sweeper makes them of the file's own."""
+    swept = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in swept.items()])
+    choices = []
+    for override in parsed:
+        value = override.value()
+        names = (
+            value.filter(options(override.key_or_group))
+            if isinstance(value, Glob)
+            else list(override.sweep_string_iterator())
+        )
+        assert names, override.input_line
+        choices.append([f"{override.key_or_group}={choice}" for choice in names])
+    return [list(trial) for trial in product(*choices)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_says_its_question_its_command_and_how_long_it_takes(name: str) -> None:
+    words = head(name)
+    assert "?" in words
+    assert f"python -m experiments.run -m +experiment={name}" in words
+    told = re.search(r"(\d+) (?:simulated )?trials, about [\d.]+ (?:seconds|minutes)", words)
+    assert told, words
+    repeats = compose("run", overrides=[f"experiment={name}"]).repeats
+    assert int(told[1]) == len(trials(name)) * repeats
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_trial_of_it_can_run(name: str) -> None:
+    seen = set()
+    for overrides in trials(name):
+        config: Any = OmegaConf.to_container(
+            compose("run", overrides=[f"experiment={name}", *overrides]), resolve=True
+        )
+        assert config["name"] == name
+        validate(config, processors=1024)
+        seen.add(OmegaConf.to_yaml(config))
+    assert len(seen) == len(trials(name)), "two trials are the same"
