@@ -6,7 +6,7 @@ ARGS ?=
 # DAHL_VENV names a folder whose bin/ has Python with all packages (the Nix shell sets it); none is made then.
 VENV := $(or $(DAHL_VENV),.venv)
 
-.PHONY: run test check setup clean
+.PHONY: run test check regress setup clean
 
 run: setup
 	@$(VENV)/bin/python -m experiments.run scheduler=eager_energy $(ARGS)
@@ -18,6 +18,9 @@ check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+regress: setup
+	@$(VENV)/bin/python -m experiments.regress $(ARGS)
 
 setup:
 	@scripts/setup

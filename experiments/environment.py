@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -27,7 +28,7 @@ LIBRARIES = (
 
 
 def collect(checkout: Path) -> dict[str, Any]:
-    """The first part of `environment.json`; the trial adds `starpu` and `energy`. None: cannot be read."""
+    """The first part of `environment.json`; the trial adds `starpu`, `kernels`, `energy`. None: cannot be read."""
     return {
         **commit(checkout),
         "python": platform.python_version(),
@@ -69,6 +70,21 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def kernels_of_this_processor() -> dict[str, Any]:
+    """What compiled kernels and BLAS make of this processor: on another one their bits may differ. Loads both."""
+
+    import llvmlite.binding as llvm
+    import threadpoolctl
+
+    features = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode()).hexdigest()[:12]
+    blas = {
+        f"{one['internal_api']} {one['version']} {one.get('architecture', '')}".strip()
+        for one in threadpoolctl.threadpool_info()
+        if one["user_api"] == "blas"
+    }
+    return {"llvm_cpu": llvm.get_host_cpu_name(), "llvm_features": features, "blas": ", ".join(sorted(blas))}
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:

@@ -27,6 +27,7 @@ from experiments import environment, records
 from experiments.bounds import EpochWork, read_work
 from experiments.explain import explain
 from experiments.fronts import Comparison, Point, Side, compare, front_of, least_seconds
+from experiments.layout import lay_out_epoch
 from experiments.pareto_table import print_table
 from experiments.run import NOT_CONFIGURED, TRIAL_COMMAND, finalise, resolved, trial_environment
 from experiments.summary import scheduler_name, summarise
@@ -149,12 +150,24 @@ def run_one(config: dict[str, Any], folder: Path, label: str, side: Side) -> tup
     ), run_dir
 
 
-def sweep_seed(sweep: Sweep, seed: int, overrides: Sequence[str], folder: Path, say: Any) -> Swept:
-    """Run every trial for one seed. Raises BoundError for a deadline or cap that no schedule keeps."""
+def seeded_configs(sweep: Sweep, seed: int, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The configuration of each trial for one seed."""
     seeded = [f"seed={seed}", f"estimates.seed={seed}"]
     if composed(overrides)["choices"]["workload"] == "layered":
         seeded.append(f"workload.seed={seed}")
-    configs = [composed([*overrides, *own, *seeded]) for _, _, own in sweep.trials]
+    return [composed([*overrides, *own, *seeded]) for _, _, own in sweep.trials]
+
+
+def check_limits(sweep: Sweep, by_seed: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
+    """Raise BoundError, before any trial runs, for a deadline or a cap that no schedule of the tasks keeps."""
+    if sweep.deadline_s is None and sweep.cap_w is None:
+        return
+    for configs in by_seed.values():
+        check_bounds(lay_out_epoch(configs[0]), sweep)
+
+
+def sweep_seed(sweep: Sweep, seed: int, configs: Sequence[dict[str, Any]], folder: Path, say: Any) -> Swept:
+    """Run every trial for one seed."""
     points: list[Point] = []
     work: EpochWork | None = None
     for (label, side, _), config in zip(sweep.trials, configs, strict=True):
@@ -163,7 +176,6 @@ def sweep_seed(sweep: Sweep, seed: int, overrides: Sequence[str], folder: Path, 
         points.append(point)
         if work is None and (run_dir / records.GRAPH_NAME).exists():
             work = read_work(run_dir)
-            check_bounds(work, sweep)
     if work is None:
         raise ValueError(f"no trial came to its first task: {points[0].error}")
     deadline_s = sweep.deadline_s or sweep.slowdown * least_seconds(points)
@@ -173,10 +185,13 @@ def sweep_seed(sweep: Sweep, seed: int, overrides: Sequence[str], folder: Path, 
 
 def check_bounds(work: EpochWork, sweep: Sweep) -> None:
     """Raise BoundError for a deadline or a cap that no schedule keeps."""
-    if sweep.deadline_s is not None:
-        work.least(sweep.deadline_s)
-    if sweep.cap_w is not None:
-        work.least(cap_w=sweep.cap_w)
+    try:
+        if sweep.deadline_s is not None:
+            work.least(sweep.deadline_s)
+        if sweep.cap_w is not None:
+            work.least(cap_w=sweep.cap_w)
+    except BoundError as error:
+        raise BoundError(f"pareto.{error}; no policy was run") from error
 
 
 def _figures(point: Point) -> str:
@@ -242,10 +257,12 @@ def run(overrides: Sequence[str], sweep: Sweep, say: Any) -> tuple[list[Swept], 
         parts[1] = str(config["choices"]["model"])
     if config["platform"].get("free_links"):
         parts[0] += ", free links"
+    by_seed = {seed: seeded_configs(sweep, seed, overrides) for seed in sweep.seeds}
+    check_limits(sweep, by_seed)
     folder = records.new_run_dir(Path(config["output"]), config["name"] or NAME, *parts)
     found = []
-    for seed in sweep.seeds:
-        swept = sweep_seed(sweep, seed, overrides, folder / f"seed{seed}", say)
+    for seed, configs in by_seed.items():
+        swept = sweep_seed(sweep, seed, configs, folder / f"seed{seed}", say)
         found.append(swept)
         record = {
             "seed": seed,

@@ -10,18 +10,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import pandas as pd
 
+from experiments import noise
 from experiments.progress import QUALITY_WORDS
 from experiments.records import write_whole
-from experiments.reporting import measures, noise_floor, sections, statistics
+from experiments.reporting import measures, sections, statistics
 from experiments.reporting.figures.style import save
 from experiments.reporting.page import write_page
 from experiments.reporting.sections import PlacedFigure, Section, Table
 from experiments.reporting.variants import parse_baseline
-from experiments.runs import Runs, RunsError, load_runs
+from experiments.runs import Run, Runs, RunsError, load_runs
 
 DEFAULT_BASELINE = "eager"
 RESAMPLES = 9_999
@@ -50,6 +51,8 @@ class Asked:
     each: bool = False
     seed: int = 0
     resamples: int = RESAMPLES
+    noise: Path | None = None
+    """Where noise floors are kept; None: where `experiments.noise` keeps this machine's."""
 
 
 @final
@@ -94,8 +97,9 @@ def write_tables(found: Comparison, folder: Path) -> None:
             write_whole(folder / f"{name}.parquet", table.to_parquet(index=False))
 
 
-def sections_of(runs: Runs, found: Comparison, *, each: bool) -> list[Section]:
-    """A section for each setting, in the order of the runs."""
+def sections_of(runs: Runs, found: Comparison, asked: Asked) -> list[Section]:
+    """A section for each setting, in the order of the runs. Raises NoiseError."""
+    floors = noise.read(asked.noise or noise.default_path())
     by_folder = {str(run.path): run for run in runs}
     settings = list(dict.fromkeys(found.runs["setting"]))
     made = []
@@ -105,11 +109,13 @@ def sections_of(runs: Runs, found: Comparison, *, each: bool) -> list[Section]:
         paired = None if found.paired is None or found.paired.empty else found.paired
         paired = None if paired is None else paired[paired["setting"] == setting]
         paired = None if paired is None or paired.empty else paired
-        chosen = sections.looked_at(frame, paired, each=each)
+        chosen = sections.looked_at(frame, paired, each=asked.each)
+        doubts = [*sections.disturbed_words(frame), *noise_words(floors, frame, by_folder)]
         made.append(
             Section(
                 setting,
                 sections.sentences(variants, paired),
+                tuple(doubts),
                 sections.variants_table(variants),
                 None if paired is None else sections.paired_table(paired),
                 sections.figures(runs, frame, variants, stem),
@@ -122,10 +128,25 @@ def sections_of(runs: Runs, found: Comparison, *, each: bool) -> list[Section]:
     return made
 
 
+def noise_words(
+    floors: Sequence[noise.NoiseFloor], frame: pd.DataFrame, by_folder: Mapping[str, Run]
+) -> list[str]:
+    """The noise floor of each machine that runs of a setting were measured on, or that it is not known."""
+    real = frame[~frame["simulated"].fillna(False).astype(bool)]
+    said: dict[str, None] = {}
+    for folder in real["run"]:
+        run = by_folder[folder]
+        found = noise.closest(floors, noise.machine_of(run.environment), str(run.summary["model"]))
+        least = int(real.groupby("label").size().min())
+        unknown = "The noise floor of the machine is not known: an A/A experiment tells it (docs/running.md)."
+        said[unknown if found is None else noise.words(found, least)] = None
+    return list(said)
+
+
 def write_report(runs: Runs, asked: Asked) -> Path:
     """Write tables, figures and the page; returns the page's path. Raises RunsError."""
     found = compare(runs, asked)
-    made = sections_of(runs, found, each=asked.each)
+    made = sections_of(runs, found, asked)
     write_tables(found, asked.out / "tables")
     (asked.out / "figures").mkdir(parents=True, exist_ok=True)
     for figure in _figures(made):
@@ -136,7 +157,6 @@ def write_report(runs: Runs, asked: Asked) -> Path:
         page,
         title=f"What the policies cost: {', '.join(names)}",
         facts=_facts(runs, found),
-        noise=[_noise_words(floor) for floor in noise_floor.read(run.path for run in runs)],
         sections=made,
         left_out=_left_out_table(found.left_out),
         terms=TERMS,
@@ -171,11 +191,6 @@ def _qualities(found: Comparison) -> list[str]:
     return [name for name in QUALITY_WORDS if name in known]
 
 
-def _noise_words(floor: Mapping[str, Any]) -> str:
-    values = ", ".join(f"{key} {value}" for key, value in floor.items() if not isinstance(value, dict | list))
-    return f"Noise floor of this machine (A/A): {values}"
-
-
 def _left_out_table(left_out: pd.DataFrame) -> Table | None:
     if left_out.empty:
         return None
@@ -207,6 +222,7 @@ def _asked(arguments: Sequence[str] | None) -> tuple[list[str], Asked]:
         "--mixed", action="store_true", help="compare joules of different qualities all the same"
     )
     parser.add_argument("--each", action="store_true", help="look closely at a run of each variant")
+    parser.add_argument("--noise", type=Path, metavar="FILE", help="noise floors (default: this machine's)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     parser.add_argument(
         "--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default {RESAMPLES})"
@@ -214,7 +230,14 @@ def _asked(arguments: Sequence[str] | None) -> tuple[list[str], Asked]:
     given = parser.parse_args(arguments)
     out = given.out or Path(given.runs[0]) / "report"
     return given.runs, Asked(
-        out, given.baseline, given.accuracy, given.mixed, given.each, given.seed, given.resamples
+        out,
+        given.baseline,
+        given.accuracy,
+        given.mixed,
+        given.each,
+        given.seed,
+        given.resamples,
+        given.noise,
     )
 
 
@@ -226,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder, problem in runs.problems.items():
             print(f"left out: {folder} {problem}", file=sys.stderr)
         page = write_report(runs, asked)
-    except (RunsError, OSError) as error:
+    except (RunsError, noise.NoiseError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{page}\ntables: {asked.out / 'tables'}\nfigures: {asked.out / 'figures'}")

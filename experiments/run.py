@@ -265,7 +265,7 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
         _hydra_main()
-    except MachineBusyError as error:  # a sweep that measures takes the machine before its first trial
+    except (MachineBusyError, ConfigError) as error:  # of a launcher, before its first trial
         say(str(error))
         return 2
     except Exception as error:

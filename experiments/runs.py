@@ -18,10 +18,10 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from energy.stream import read_stream
 from experiments import records
+from experiments.run_files import NO_RUN, fits, read_config, read_summary
 from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, GUARD, POWER, SUMMARY, TASKS, WINDOWS
 from experiments.tables import power_stream_path, read_table
 
@@ -59,7 +59,6 @@ _NULLABLE = {
 
 _LONG = ("tasks", "decisions")  # of many rows and no unknown whole numbers: plain NumPy columns
 _READERS = 4
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's takes a tenth of the time
 
 
 class RunsError(Exception):
@@ -117,6 +116,11 @@ class Run:
     def windows(self) -> pd.DataFrame:
         """A row per measured window and channel."""
         return self._frame("windows")
+
+    @cached_property
+    def guard(self) -> pd.DataFrame:
+        """A row per window: what else ran on the machine."""
+        return self._frame("guard")
 
     @cached_property
     def breakdown(self) -> pd.DataFrame:
@@ -274,7 +278,7 @@ def load_runs(*patterns: str | Path) -> Runs:
     folders = list(dict.fromkeys(folder for pattern in patterns for folder in _folders(pattern)))
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(_read, folders))
-    if all(problem == _NO_RUN for _, problem in found):
+    if all(problem == NO_RUN for _, problem in found):
         raise RunsError(
             f"{', '.join(map(str, patterns))}: no run in there; `output=` and `name=` say where runs go"
         )
@@ -312,13 +316,10 @@ def _beneath(folder: Path) -> list[Path]:
     return [run for name in inner for run in _beneath(folder / name)]
 
 
-_NO_RUN = f"holds no {records.SUMMARY_NAME}: no folder of a run"
-
-
 def _read(folder: Path) -> tuple[Run, str | None]:
     """A run as far as it can be read, and what is wrong with it."""
-    summary, problem = _read_summary(folder)
-    config, torn = _read_config(folder) if problem != _NO_RUN else ({}, None)
+    summary, problem = read_summary(folder)
+    config, torn = read_config(folder) if problem != NO_RUN else ({}, None)
     choices = config.get("choices") or {}
     # Records of the first days name these in the configuration alone.
     earlier = {
@@ -329,49 +330,6 @@ def _read(folder: Path) -> tuple[Run, str | None]:
     return Run(folder, {**unknown, **earlier, **summary}, config), problem or torn
 
 
-def _read_summary(folder: Path) -> tuple[dict[str, Any], str | None]:
-    path = folder / records.SUMMARY_NAME
-    try:
-        summary = records.read_json(path)
-    except FileNotFoundError:
-        if (folder / records.CONFIG_NAME).exists():
-            return {}, f"holds no {records.SUMMARY_NAME}: its trial was never started"
-        return {}, _NO_RUN
-    except (OSError, ValueError) as error:
-        return {}, f"{records.SUMMARY_NAME} cannot be read ({error})"
-    version = summary.get("record_version")
-    if version == records.RECORD_VERSION:
-        wrong = [field.name for field in SUMMARY if not _fits(summary.get(field.name), field.type)]
-        known = {key: value for key, value in summary.items() if key not in wrong}
-        return known, f"{records.SUMMARY_NAME} has a strange {wrong[0]}" if wrong else None
-    known = {key: value for key, value in summary.items() if key in ("record_version", "status", "scheduler")}
-    if isinstance(version, int) and version > records.RECORD_VERSION:
-        way_out = "read it with a newer version of this project"
-    else:
-        way_out = "run it again, or read it with the version that wrote it"
-    return known, f"has version {version} of the records, this one reads {records.RECORD_VERSION}; {way_out}"
-
-
-def _read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
-    try:
-        config = yaml.load((folder / records.CONFIG_NAME).read_bytes(), _YAML)
-    except (OSError, yaml.YAMLError) as error:
-        words = " ".join(str(error).split())
-        return {}, f"{records.CONFIG_NAME} cannot be read ({words})"
-    if not isinstance(config, dict):
-        return {}, f"{records.CONFIG_NAME} holds no configuration"
-    return config, None
-
-
-_KINDS = {pa.string(): (str,), pa.bool_(): (bool,), pa.int64(): (int,), pa.float64(): (int, float)}
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether a value can stand in a column; None can in any."""
-    is_truth = isinstance(value, bool) and kind != pa.bool_()
-    return value is None or (isinstance(value, _KINDS[kind]) and not is_truth)
-
-
 def _own(run: Run) -> dict[str, Any]:
     """The values of `OWN_COLUMNS`, but for the problem."""
     row: dict[str, Any] = {"experiment": run.path.absolute().parent.name}
@@ -379,7 +337,7 @@ def _own(run: Run) -> dict[str, Any]:
         value = run.config.get(field.name)
         if value is not None and field.type == pa.string():
             value = value if isinstance(value, str) else json.dumps(value)
-        row[field.name] = value if _fits(value, field.type) else None
+        row[field.name] = value if fits(value, field.type) else None
     return row
 
 

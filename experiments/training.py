@@ -20,6 +20,7 @@ from experiments.accounting import Meter, open_session
 from experiments.bounds import EpochWork, describe_graphs, epoch_work, write_graph
 from experiments.cpu_time import CpuTime, cpu_time_model
 from experiments.engine import Engine
+from experiments.environment import kernels_of_this_processor
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
 from experiments.graph_runner import GraphRunner
@@ -201,6 +202,7 @@ def _tell_what_runs(
         "variant": variant,
         "workers": [worker.name for worker in runtime.workers],
     }
+    environment["kernels"] = kernels_of_this_processor()
     environment["energy"] = {**describe_energy(workload, session), "task_watts": _task_watts(workload)}
     records.write_json(path, environment)
     events.emit(

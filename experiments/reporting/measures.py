@@ -29,6 +29,7 @@ class Measure:
 
 MEASURES = (
     Measure("seconds_per_epoch", "time per epoch", "s", of_joules=False),
+    Measure("cpu_seconds_per_epoch", "CPU time per epoch", "s", of_joules=False),
     Measure("joules_per_epoch", "energy per epoch", "J"),
     Measure("joules_per_epoch_net", "energy per epoch, net of idle", "J"),
     Measure("watts", "mean power", "W"),
@@ -41,7 +42,7 @@ MEASURES = (
     Measure("bound_ratio_controllable", "controllable energy over bound", "1"),
 )
 
-_COPIED = ("scheduler", "framework", "seed", "repeat", "simulated", "epochs", "energy_quality")
+_COPIED = ("scheduler", "framework", "seed", "repeat", "simulated", "epochs", "energy_quality", "disturbed")
 
 
 def measured(runs: Runs, accuracy: float | None = None) -> pd.DataFrame:
@@ -103,6 +104,7 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
     images = None if images_per_s is None or seconds is None else images_per_s * seconds
     return {
         "seconds_per_epoch": seconds,
+        "cpu_seconds_per_epoch": summary["cpu_seconds_per_epoch"],
         "joules_per_epoch": joules,
         "joules_per_epoch_net": summary["joules_per_epoch_net"],
         "watts": joules / seconds if known and seconds > 0 else None,

@@ -18,7 +18,6 @@ def write_page(
     *,
     title: str,
     facts: Sequence[tuple[str, str]],
-    noise: Sequence[str],
     sections: Sequence[Section],
     left_out: Table | None,
     terms: Mapping[str, str],
@@ -35,7 +34,6 @@ def write_page(
     content: dict[str, Any] = {
         "title": title,
         "facts": facts,
-        "noise": noise,
         "sections": sections,
         "left_out": left_out,
         "terms": terms,

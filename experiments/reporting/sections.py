@@ -53,6 +53,8 @@ class Section:
 
     title: str
     sentences: tuple[str, ...]
+    doubts: tuple[str, ...]
+    """What stands against believing small differences."""
     variants: Table
     paired: Table | None
     figures: tuple[PlacedFigure, ...]
@@ -143,7 +145,7 @@ def paired_table(paired: pd.DataFrame) -> Table:
 def sentences(variants: pd.DataFrame, paired: pd.DataFrame | None) -> tuple[str, ...]:
     """What the tables say, in words."""
     known = variants.dropna(subset=["joules_per_epoch"])
-    said = []
+    said: list[str] = []
     if len(known):
         least = known.sort_values("joules_per_epoch").iloc[0]
         fastest = known.sort_values("seconds_per_epoch").iloc[0]
@@ -159,6 +161,12 @@ def sentences(variants: pd.DataFrame, paired: pd.DataFrame | None) -> tuple[str,
     if paired is not None and len(paired) and not paired["pairs"].any():
         said.append("No run shares seed and repeat with one of the baseline: nothing could be paired.")
     return tuple(said)
+
+
+def disturbed_words(frame: pd.DataFrame) -> list[str]:
+    """How many of the runs other work disturbed."""
+    count = int(frame["disturbed"].fillna(False).astype(bool).sum())
+    return [f"{count} of {len(frame)} runs were disturbed by other work on the machine."] if count else []
 
 
 def _costs(row: Any) -> str:
@@ -208,7 +216,7 @@ def closer(run: Run, label: str, stem: str) -> tuple[str, tuple[PlacedFigure, ..
             draw: Draw = partial(codelets.draw, run)
             found.append(PlacedFigure(f"{stem}codelets", "Where each codelet ran", text, draw))
     else:
-        why = "PyTorch has none" if run.summary["framework"] == "torch" else "it was run with trace=false"
+        why = "PyTorch has none" if run.summary["framework"] == "torch" else "it is written with trace=true"
         absent.append(f"No trace of tasks: {why}.")
     return f"{label}: {run.name}", tuple(found), tuple(absent)
 

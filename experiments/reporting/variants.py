@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.identity import HOW_IT_RUNS
 from experiments.runs import Run, RunsError, flat
 
 SETTING = ("platform", "workload", "model", "dataset")
@@ -12,20 +13,9 @@ SETTING = ("platform", "workload", "model", "dataset")
 
 NO_FACTORS = frozenset(
     (
+        *HOW_IT_RUNS,
         "seed",
         "repeat",
-        "repeats",
-        "order_seed",
-        "position",
-        "output",
-        "name",
-        "sweep",
-        "resume",
-        "jobs",
-        "timeout_s",
-        "allow_concurrent",
-        "guard",
-        "max_foreign_cores",
         "trace",
         "bound",
         "evaluate",
@@ -37,7 +27,8 @@ NO_FACTORS = frozenset(
 )
 """Keys that make repeats of one another, or say how a run is supervised and recorded."""
 
-_NO_FACTOR_GROUPS = ("choices", "platform", "dataset", "hydra", "framework")
+_NO_FACTOR_GROUPS = ("choices", "framework", "hydra")
+"""What the setting's names and that of the scheduler say (`torch+compile`)."""
 _ABSENT = object()
 
 
@@ -87,7 +78,7 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in flat(config).items()
         if key not in NO_FACTORS
         and key.partition(".")[0] not in _NO_FACTOR_GROUPS
-        and key not in ("framework", "scheduler.name")
+        and key != "scheduler.name"
         and "_target_" not in key
     }
 
@@ -103,10 +94,12 @@ def _text(value: Any) -> str:
 
 
 def label_of(factors: Factors) -> str:
-    """The factors as a plot names them: the scheduler, then the others."""
+    """The factors as a plot names them: the scheduler, which for PyTorch says so, then the others."""
     (_, scheduler), *others = factors
     shown = [
-        value if key == "framework" else f"{key.removeprefix('scheduler.')}={value}" for key, value in others
+        value if key == "label" else f"{key.removeprefix('scheduler.')}={value}"
+        for key, value in others
+        if key != "framework"
     ]
     return ", ".join([scheduler, *shown])
 

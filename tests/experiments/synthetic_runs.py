@@ -38,6 +38,7 @@ def write_run(
     power: bool = True,
     changes: dict[str, Any] | None = None,
     scheduler_config: dict[str, Any] | None = None,
+    platform_config: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
     """Write a run whose epochs took these seconds and joules; returns its folder.
@@ -47,6 +48,8 @@ def write_run(
     """
     run_dir = folder / f"20260101T{len(list(folder.glob('*'))):06d}Z-{scheduler}-basic_cnn-{seed:06x}"
     run_dir.mkdir(parents=True)
+    if platform_config is not None:
+        config["platform"] = platform_config
     if scheduler_config is not None:
         config["scheduler"] = scheduler_config
     made = configuration(

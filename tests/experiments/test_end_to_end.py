@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from experiments import Run
+from experiments.tracing.content import content_of
 from experiments.validation import CHECKOUT
 from tests.energy.hwmon_tree import orin_nano
 
@@ -62,6 +64,11 @@ def test_a_run_leaves_its_records(tmp_path: Path) -> None:
     assert (power["watts"].dropna() > 0).all()
     for name in ("config.yaml", "environment.json", "windows.parquet", "trial.log"):
         assert (folder / name).stat().st_size > 0, name
+    content = content_of(Run.load(folder))
+    earlier, later = content.pairs.T
+    assert len(content.pairs) > 30
+    waited = content.tasks["start_s"].to_numpy()[later] - content.tasks["end_s"].to_numpy()[earlier]
+    assert (waited >= 0).all(), "StarPU kept to the order that the recorded accesses give"
 
 
 def test_a_run_on_a_boards_sensor_is_measured_and_says_which_rail_it_could_not_read(tmp_path: Path) -> None:

@@ -91,6 +91,24 @@ def test_a_deadline_or_cap_that_no_schedule_keeps_is_refused(override: str, mess
         check_bounds(CHAIN, load_sweep([override]))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("deadline_s=1e-6", "pareto.deadline_s=1e-06 is before the least makespan of these graphs, "),
+        ("cap_w=1.0", "pareto.cap_w=1 rules out kind 0 of the tasks, which alone takes the machine to "),
+    ],
+)
+def test_a_limit_that_no_schedule_keeps_stops_the_sweep_before_its_first_trial(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    done = pareto(*SMALL, f"pareto.{override}", f"output={tmp_path}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.endswith("; no policy was run\n")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_machine_that_is_not_simulated_has_no_bound() -> None:
     with pytest.raises(ConfigError, match="give a simulated platform=NAME"):
         composed(["platform=host"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,11 +27,13 @@ def draw(run: Run, size: Size) -> Figure:
     names = run.environment["starpu"]["workers"]
     tasks, words = stretch(run.tasks, min(MOST_SHOWN, max(LEAST_SHOWN, TASKS_PER_WORKER * len(names))))
     rows_in = max(0.9, min(4.5, 0.22 * len(names)))
-    figure = new_figure(size, rows_in + 2.6)
+    tones = codelet_colours(tasks)
+    legend_in = 0.17 * min(len(tones), len(COLOURS) + 1) if size == "narrow" else 0.0
+    figure = new_figure(size, rows_in + 2.6 + legend_in)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[rows_in, 1.1])
     unit, scale = ("ms", 1e3) if tasks["end_s"].max() - tasks["start_s"].min() < 1 else ("s", 1.0)
     zero_s = float(tasks["start_s"].min())
-    legend = _draw_tasks(above, tasks, zero_s, scale)
+    legend = _draw_tasks(above, tasks, tones, zero_s, scale)
     above.set_yticks(range(len(names)), _short(names))
     above.set_ylim(len(names) - 0.4, -0.6)
     above.set_ylabel("worker")
@@ -60,8 +62,9 @@ def codelet_colours(tasks: pd.DataFrame) -> dict[str, str]:
     return {str(name): COLOURS[at] if at < len(COLOURS) else OTHERS for at, name in enumerate(seconds.index)}
 
 
-def _draw_tasks(axes: Axes, tasks: pd.DataFrame, zero_s: float, scale: float) -> list[Patch]:
-    tones = codelet_colours(tasks)
+def _draw_tasks(
+    axes: Axes, tasks: pd.DataFrame, tones: Mapping[str, str], zero_s: float, scale: float
+) -> list[Patch]:
     left = (tasks["start_s"].to_numpy() - zero_s) * scale
     right = (tasks["end_s"].to_numpy() - zero_s) * scale
     worker = tasks["worker"].to_numpy(np.float64)

@@ -62,7 +62,7 @@ def wrapped(text: str, size: Size) -> str:
     """Text that is no wider than a figure."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, 120 if size == "wide" else 56))
+    return "\n".join(textwrap.wrap(text, 120 if size == "wide" else 62))
 
 
 def say_quality(figure: Figure, size: Size, quality: str | None, more: str = "") -> None:

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import Run, load_runs, report
-from experiments.reporting import noise_floor, sections
-from experiments.runs import Runs, RunsError
+from experiments import Run, load_runs, noise, report
+from experiments.reporting import sections
+from experiments.runs import Runs
 from tests.experiments.synthetic_runs import write_run
 
 QUICK = ("--resamples", "200")
@@ -74,14 +74,14 @@ def test_the_page_holds_all_that_it_shows(reported: Path) -> None:
 def test_the_page_tells_of_every_variant_with_quality_framework_and_what_is_left_out(reported: Path) -> None:
     words = "\n".join(Page((reported / "report.html").read_text()).words)
     for said in (
-        "eager_energy, starpu",
-        "torch, torch",
+        "eager_energy",
+        "torch",
         "estimated: real activity of the workers x assumed watts",
         "95 % bootstrap interval of the median",
         "killed by <SIGSEGV> & co",
         "holds no summary.json: no folder of a run",
         "15 finished, 2 left out",
-        "eager_energy, starpu takes 20.0 % less energy and 0.0 % less time (medians of 5 pairs).",
+        "Against eager, eager_energy takes 20.0 % less energy and 0.0 % less time (medians of 5 pairs).",
     ):
         assert said in words, said
 
@@ -98,9 +98,7 @@ def test_tables_are_the_same_as_csv_and_as_parquet(reported: Path) -> None:
             np.testing.assert_allclose(
                 csv[column].to_numpy(float), parquet[column].to_numpy(float), rtol=1e-12
             )
-    saved = (
-        pd.read_parquet(reported / "tables" / "paired.parquet").set_index("label").loc["eager_energy, starpu"]
-    )
+    saved = pd.read_parquet(reported / "tables" / "paired.parquet").set_index("label").loc["eager_energy"]
     ratios = [np.mean([48 + s, 48 - s]) / np.mean([60 + s, 60 - s]) for s in range(5)]
     assert saved["energy_saved"] == pytest.approx(1 - np.median(ratios))
 
@@ -162,7 +160,7 @@ def test_mixed_qualities_are_refused_unless_asked_for(
 def test_several_settings_have_sections_and_files_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path, "eager", tasks=False)
     write_run(tmp_path, "eager", quality="simulated", simulated=True, platform="cpu8_gpu2")
-    first, second = report.sections_of(*compared(tmp_path), each=False)
+    first, second = report.sections_of(*compared(tmp_path), report.Asked(tmp_path, noise=tmp_path / "none"))
     assert first.title == "host · basic_cnn · synthetic"
     assert second.title == "cpu8_gpu2 · basic_cnn · synthetic"
     assert {figure.name[:2] for figure in first.figures} == {"1_"}
@@ -190,15 +188,30 @@ def test_folders_that_have_nothing_to_compare_are_told_of(
     assert ("version 0 of the records" in shown) == (folder == "old")
 
 
-def test_a_noise_floor_is_read_from_beside_the_runs(tmp_path: Path) -> None:
-    run_dir = write_run(tmp_path / "trials")
-    assert noise_floor.read([run_dir]) == []
-    path = tmp_path / "trials" / "noise_floor.json"
-    path.write_text('{"energy_share": 0.012}')
-    assert noise_floor.read([run_dir, run_dir]) == [{"energy_share": 0.012}]
-    path.write_text("{")
-    with pytest.raises(RunsError, match=r"noise_floor\.json cannot be read"):
-        noise_floor.read([run_dir])
+def test_a_noise_floor_of_this_machine_stands_with_its_comparison(tmp_path: Path) -> None:
+    """From values that are 10 J and 12 J, single runs differ by 2 of 10 in a quarter of all draws."""
+    runs = load_runs(write_run(tmp_path / "trials").parent)
+    found = report.compare(runs, report.Asked(tmp_path))
+    by_folder = {str(run.path): run for run in runs}
+    machine = noise.machine_of(runs[0].environment)
+    what = {"model": "basic_cnn", "scheduler": "eager", "epochs": 2}
+    floor = noise.NoiseFloor(machine, what, "estimated", 5, 0, {"joules_per_epoch": [10.0, 12.0]}, {})
+    (said,) = report.noise_words([floor], found.runs, by_folder)
+    assert "single runs that differ by less than 20 % in joules show nothing" in said
+    (said,) = report.noise_words([], found.runs, by_folder)
+    assert said.startswith("The noise floor of the machine is not known")
+    simulated = found.runs.assign(simulated=True)
+    assert report.noise_words([floor], simulated, by_folder) == []
+
+
+def test_runs_that_other_work_disturbed_are_counted(tmp_path: Path) -> None:
+    for disturbed in (True, False, None):
+        write_run(tmp_path, "eager", changes={"disturbed": disturbed})
+    _, found = compared(tmp_path)
+    assert sections.disturbed_words(found.runs) == [
+        "1 of 3 runs were disturbed by other work on the machine."
+    ]
+    assert sections.disturbed_words(found.runs[1:]) == []
 
 
 CHROMIUM: Any = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,6 +11,7 @@
   numba = "0.63.1";
   numpy = "2.4.1";
   nvidia-ml-py = "13.590.44";
+  optuna = "4.6.0";
   pandas = "2.3.3";
   pandas-stubs = "2.3.3.251219";
   pillow = "12.1.0";
@@ -23,6 +24,7 @@
   ruff = "0.14.14";
   scipy = "1.17.0";
   setuptools = "80.10.1";
+  submitit = "1.5.3";
   threadpoolctl = "3.6.0";
   tqdm = "4.67.1";
   types-setuptools = "80.9.0.20250822";
