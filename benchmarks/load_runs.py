@@ -1,4 +1,4 @@
-"""Loading many runs: seconds and peak memory of `load_runs` over ten thousand folders of synthetic records.
+"""Loading many runs: seconds, CPU seconds and peak memory of `load_runs` over ten thousand synthetic folders.
 
 Each case runs in a process of its own over files that were just written, so they come from memory, not disk.
 """
@@ -115,11 +115,11 @@ ROWS_PER_RUN = (1, EPOCHS, EPOCHS * len(_CHANNELS), 1)
 
 def measure(case: str, folder: Path) -> dict[str, Any]:
     """Load in this process; seconds, peak MB, and the rows of each frame."""
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     frames = CASES[case](load_runs(folder))
-    seconds = time.perf_counter() - start_s
+    seconds, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     rows = [len(frame) for frame in frames]
-    return {"seconds": seconds, "peak_mb": memory_mib()[1] * 2**20 / 1e6, "rows": rows}
+    return {"seconds": seconds, "cpu_s": cpu_s, "peak_mb": memory_mib()[1] * 2**20 / 1e6, "rows": rows}
 
 
 def _in_a_process(case: str, folder: Path, runs: int) -> dict[str, float]:
@@ -157,15 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = measuring.alternate(cases, chosen.rounds)
     measuring.show(
         f"{chosen.runs:,} runs of {EPOCHS} epochs",
-        ["loaded", "seconds", "peak MB"],
-        [[name, found["seconds"].text(1), found["peak_mb"].text(0)] for name, found in figures.items()],
+        ["loaded", "seconds", "CPU seconds", "peak MB"],
+        [
+            [name, *(found[key].text(1) for key in ("seconds", "cpu_s", "peak_mb"))]
+            for name, found in figures.items()
+        ],
     )
     held = {
         name: found["seconds"].highest <= SECONDS and found["peak_mb"].highest < MEMORY_MB
         for name, found in figures.items()
     }
     verdict = "; ".join(f"{name}: {'holds' if holds else 'MISSED'}" for name, holds in held.items())
-    print(f"at most {SECONDS:g} s and under {MEMORY_MB / 1000:g} GB for 10,000 runs: {verdict}")
+    print(f"at most {SECONDS:g} s and under {MEMORY_MB / 1000:g} GB, here of {chosen.runs:,} runs: {verdict}")
     print(machine.line())
     measuring.record(
         chosen.json, "load_runs", machine, runs=chosen.runs, epochs=EPOCHS, cases=figures, target_holds=held
