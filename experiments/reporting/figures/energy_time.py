@@ -29,7 +29,7 @@ def draw(variants: pd.DataFrame, runs: pd.DataFrame, size: Size) -> Figure:
     """`variants` are one setting's rows of `statistics.medians`, `runs` those of `measures.measured`."""
     known = variants.dropna(subset=[_X, _Y]).reset_index(drop=True)
     count = len(known)
-    above_in = legend_in(known["label"])
+    above_in = legend_in([*(f"{n}  {label}" for n, label in enumerate(known["label"], 1)), "front", "bound"])
     height_in = max(4.0, above_in + 0.8) if size == "wide" else 3.6 + above_in
     figure = new_figure(size, height_in)
     axes = figure.subplots()
@@ -49,25 +49,27 @@ def draw(variants: pd.DataFrame, runs: pd.DataFrame, size: Size) -> Figure:
         )
     best = front(known)
     axes.step(best[_X], best[_Y], where="post", color="#444444", linewidth=1, zorder=1)
-    _draw_bound(axes, runs)
+    has_bound = _draw_bound(axes, runs)
     axes.margins(0.12)
     axes.autoscale_view()
     scale_axis(axes, "x", runs[_X])
     scale_axis(axes, "y", runs[_Y])
     quality = joined(known["quality"])
     axes.set(xlabel="time per epoch (s)", ylabel=f"energy per epoch (J, {quality})")
-    _add_legend(figure, size, known, has_bound=bool(axes.get_legend_handles_labels()[1]))
-    say_quality(figure, size, quality, _words(variants, known))
+    _add_legend(figure, size, known, has_bound=has_bound)
+    say_quality(figure, size, quality, _words(variants, known, has_bound=has_bound))
     places = list(zip(known[_X], known[_Y], strict=True))
     label_points(axes, places, [str(n) for n in range(1, count + 1)], [colour(n) for n in range(count)])
     return figure
 
 
-def _draw_bound(axes: Axes, runs: pd.DataFrame) -> None:
-    """The joules that no schedule beats, where simulated runs know them and agree."""
+def _draw_bound(axes: Axes, runs: pd.DataFrame) -> bool:
+    """The joules that no schedule beats, where simulated runs know them and agree; whether they do."""
     bounds = (runs[_Y] / runs["bound_ratio"]).dropna()
-    if len(bounds) and bounds.max() - bounds.min() <= 1e-6 * bounds.max():
-        axes.axhline(bounds.iloc[0], color="black", linestyle=":", linewidth=1, label="bound")
+    agree = len(bounds) > 0 and bool(bounds.max() - bounds.min() <= 1e-6 * bounds.max())
+    if agree:
+        axes.axhline(bounds.iloc[0], color="black", linestyle=":", linewidth=1)
+    return agree
 
 
 def _add_legend(figure: Figure, size: Size, known: pd.DataFrame, *, has_bound: bool) -> None:
@@ -84,14 +86,14 @@ def _add_legend(figure: Figure, size: Size, known: pd.DataFrame, *, has_bound: b
     legend_beside(figure, size, handles, labels)
 
 
-def _words(variants: pd.DataFrame, known: pd.DataFrame) -> str:
+def _words(variants: pd.DataFrame, known: pd.DataFrame, *, has_bound: bool) -> str:
     kinds = set(known["spread"].dropna())
     said = {
         "interval": "Bars: 95 % bootstrap intervals of the medians.",
         "range": "Bars: lowest and highest.",
     }
     words = [text for kind, text in said.items() if kind in kinds]
-    if variants["bound_ratio"].notna().any():
+    if has_bound:
         words.append("Bound: the joules that no schedule beats.")
     if len(known) < len(variants):
         words.append(f"{len(variants) - len(known)} without joules are not shown.")

@@ -56,15 +56,17 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
     scale_axis(axes, "y", blocks["joules_per_epoch"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_beside(figure, size, *axes.get_legend_handles_labels())
-    more = "Epochs measured as one block are shown at its end, each with the mean."
-    several = bool((blocks["last_epoch"] > blocks["epoch"]).any())
-    shaded = (
-        "Lines: medians; shaded: lowest to highest run."
-        if blocks.groupby("label")["run"].nunique().max() > 1
-        else ""
-    )
-    say_quality(figure, size, quality, " ".join(filter(None, (shaded, more if several else ""))))
+    say_quality(figure, size, quality, _words(blocks))
     return figure
+
+
+def _words(blocks: pd.DataFrame) -> str:
+    said = []
+    if blocks.groupby("label")["run"].nunique().max() > 1:
+        said.append("Lines: medians; shaded: lowest to highest run.")
+    if (blocks["last_epoch"] > blocks["epoch"]).any():
+        said.append("Epochs measured as one block are shown at its end, each with the mean.")
+    return " ".join(said)
 
 
 def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:

@@ -81,7 +81,7 @@ def in_lines(label: str, letters: int = 34) -> str:
 
 def legend_in(labels: Iterable[str]) -> float:
     """How high a legend of one column is, in inches."""
-    return sum(0.1 + 0.07 * in_lines(label).count("\n") * 2 + 0.07 for label in labels)
+    return sum(0.19 + 0.135 * in_lines(label).count("\n") for label in labels)
 
 
 def legend_beside(figure: Figure, size: Size, handles: Sequence[Any], labels: Sequence[str]) -> None:

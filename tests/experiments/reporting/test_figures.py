@@ -66,8 +66,10 @@ def draws(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Draw]:
         slow = table["label"] == "edp"
         own = [name for name in columns if name in table]
         table.loc[slow, own] = 60 * table.loc[slow, own]
-        table["label"] += ", batch_size=64, learning_rate=0.02"
-    long_names = blocks.assign(label=blocks["label"] + ", batch_size=64, learning_rate=0.02")
+        table["label"] += " (dataset.train_size=640, energy.rate_hz=10000, learning_rate=0.02)"
+    long_names = blocks.assign(
+        label=blocks["label"] + " (dataset.train_size=640, energy.rate_hz=10000, learning_rate=0.02)"
+    )
     course = courses.accuracy_by_joules(runs, blocks, courses.representatives(frame))
     return {
         "energy_time": partial(energy_time.draw, variants, frame),
