@@ -143,6 +143,8 @@ typedef struct {
     const char *scheduler;
     const dahl_policy *policy;
     int32_t npower;
+    /* For how long a worker without a task looks for one before it sleeps; 0: it sleeps at once. */
+    double poll_us;
 } dahl_config;
 
 typedef struct {
