@@ -89,9 +89,10 @@ class Context:
         """Return ``count`` buffers of one shape, as the tiles of a tensor of shape (count, *shape)."""
         if count < 1:
             raise ValueError(f"{name}: count must be at least 1, got {count}")
-        array = aligned_empty((count, *shape), np.dtype(dtype))
-        tiles = tuple(Tile(tuple(shape), self.runtime.register(array[i])) for i in range(count))
-        return Tensor(array.shape, tiles, array.dtype, name)
+        # Each starts a cache line of its own, or two workers would write one.
+        arrays = [aligned_empty(tuple(shape), np.dtype(dtype)) for _ in range(count)]
+        tiles = tuple(Tile(tuple(shape), self.runtime.register(array)) for array in arrays)
+        return Tensor((count, *shape), tiles, np.dtype(dtype), name)
 
     # ---- operations ----
 
@@ -234,12 +235,16 @@ class Context:
         operation.check(shapes, values)
         scratch = operation.scratch_floats(shapes, values) if operation.scratch_floats else 0
         block_shapes = [shapes[o.name][0] if o.repeated else shapes[o.name] for o in kernel.operands]
+        named = list(zip(kernel.operands, tiles, strict=False))
+        constants = [tile.handle.array for operand, tile in named if operand.constant]
+        for array in constants:
+            self.runtime.keep(array)
         strides = {kernel.scalar_position(name): step.stride for name, step in steps.items()}
         key = cost_key(operation, shapes, values)
         return _Prepared(
             self._codelet(operation),
-            (*tiles, *repeated),
-            kernel.pack(block_shapes, values, scratch),
+            (*(tile for operand, tile in named if not operand.constant), *repeated),
+            kernel.pack(block_shapes, values, scratch, constants),
             strides,
             self._costs_of(key, operation, shapes, values),
             self._footprint(key),

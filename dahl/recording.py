@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -51,12 +52,19 @@ class Source:
 @final
 @dataclass(frozen=True)
 class Batches:
-    """The graph of the full mini-batches of a pass, and of the shorter last one where there is one."""
+    """The graphs of a pass over a split: of its full mini-batches, and of the shorter last one where there is one."""
 
-    full: TaskGraph | None
+    full: tuple[TaskGraph, ...]
+    """Taken in turn by the full mini-batches."""
     count: int
     last: TaskGraph | None
     last_images: int
+    first: TaskGraph | None = None
+    """Of the first mini-batch, where it is another."""
+    after_full: tuple[TaskGraph, ...] = ()
+    """Submitted once after the last mini-batch, if that is a full one: in turn as those are."""
+    after_last: TaskGraph | None = None
+    """The same, if it is the shorter one."""
 
     @property
     def total(self) -> int:
@@ -66,16 +74,47 @@ class Batches:
     @property
     def tasks(self) -> int:
         """Tasks of a mini-batch."""
-        return len(self.full or self.last or [])
+        return len(self.full[0] if self.full else self.last or [])
+
+    @property
+    def uses(self) -> list[tuple[TaskGraph, int]]:
+        """Each graph, and how often a pass submits it."""
+        uses: dict[int, tuple[TaskGraph, int]] = {}
+        numbers = range(self.total)
+        graphs = [self._of(number) for number in numbers] + [self._after(number) for number in numbers[-1:]]
+        for graph in graphs:
+            if graph is not None:
+                uses[id(graph)] = graph, uses.get(id(graph), (graph, 0))[1] + 1
+        return list(uses.values())
 
     def submit(self, batch: int) -> None:
         """Submit the tasks of a mini-batch by its number."""
-        if batch < self.count:
-            assert self.full is not None
-            self.full.submit(batch)
-        else:
-            assert self.last is not None
-            self.last.submit(0)
+        graph = self._of(batch)
+        assert graph is not None
+        graph.submit(batch if batch < self.count else 0)
+
+    def finish(self, batches: int) -> None:
+        """Submit what has to follow so many mini-batches for the parameters to be those after the last of them."""
+        graph = self._after(batches - 1)
+        if graph is not None:
+            graph.submit()
+
+    def _of(self, batch: int) -> TaskGraph | None:
+        if batch >= self.count:
+            return self.last
+        return self.first if batch == 0 and self.first else self.full[batch % len(self.full)]
+
+    def _after(self, batch: int) -> TaskGraph | None:
+        if batch >= self.count:
+            return self.after_last
+        return self.after_full[batch % len(self.after_full)] if self.after_full else None
+
+
+def plain_batches(record: Callable[[Source, int, int], TaskGraph], source: Source, size: int) -> Batches:
+    """Record a pass in mini-batches of ``size`` images that are all alike; ``record`` gets images and first number."""
+    count, rest = divmod(source.count, size)
+    full = (record(source, size, 0),) if count else ()
+    return Batches(full, count, record(source, rest, count) if rest else None, rest)
 
 
 class Recorder(ABC):
@@ -91,12 +130,12 @@ class Recorder(ABC):
         """A copy of every weight and bias by name, float32; waits for the tasks that write them."""
 
     @abstractmethod
-    def training(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record the mini-batch number ``first_batch + step`` of ``batch`` images, update included."""
+    def training(self, source: Source) -> Batches:
+        """Record an epoch of training, updates included."""
 
     @abstractmethod
-    def testing(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record loss and count of right answers of a mini-batch, without an update."""
+    def testing(self, source: Source) -> Batches:
+        """Record loss and count of right answers of all images, without an update."""
 
     @abstractmethod
     def clear_losses(self) -> None:
@@ -114,13 +153,6 @@ class Recorder(ABC):
     @abstractmethod
     def batches_ahead(self) -> int:
         """How many mini-batches may be submitted before the first of them is done."""
-
-    def batches(self, source: Source, size: int, *, training: bool) -> Batches:
-        """Record a pass over a split in mini-batches of ``size`` images."""
-        record = self.training if training else self.testing
-        count, rest = divmod(source.count, size)
-        full = record(source, size, 0) if count else None
-        return Batches(full, count, record(source, rest, count) if rest else None, rest)
 
 
 @final
@@ -160,8 +192,15 @@ class LayerRecorder(Recorder):
         """A copy of every parameter."""
         return {parameter.name: parameter.value.numpy() for parameter in self._parameters}
 
-    def training(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record a mini-batch of training."""
+    def training(self, source: Source) -> Batches:
+        """A graph for all full mini-batches."""
+        return plain_batches(self._train, source, self._batch_size)
+
+    def testing(self, source: Source) -> Batches:
+        """A graph for all full mini-batches."""
+        return plain_batches(self._test, source, self._batch_size)
+
+    def _train(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
         network, context = self._network(batch, training=True), self._context
         with context.record() as graph:
             self._gather(source, network, first_batch * self._batch_size)
@@ -172,8 +211,7 @@ class LayerRecorder(Recorder):
             network.update(self._update.learning_rate, self._update.momentum, self._update.weight_decay)
         return graph
 
-    def testing(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record a mini-batch of testing."""
+    def _test(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
         network, context = self._network(batch, training=False), self._context
         with context.record() as graph:
             self._gather(source, network, first_batch * self._batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -14,15 +15,21 @@ from dahl.context import Context
 from dahl.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from dahl.network import Parameter
 from dahl.ops.micro_tiles import MICRO_TILE, micro_tiles
-from dahl.ops.operation import Operation, elements
+from dahl.ops.operation import FLOAT_BYTES, Operation, elements
 from dahl.ops.simd import LANES
-from dahl.recording import Recorder, Source, Update
+from dahl.recording import Batches, Recorder, Source, Update, plain_batches
 from dahl.starpu import Step, TaskGraph
 from dahl.tensor import Tensor
 
 _CONVOLUTION = [Conv2d, ReLU, MaxPool2d]
-IMAGES_AHEAD = 1024
-"""Images of the mini-batches that are submitted before the first of them is done."""
+IMAGES_AHEAD = (1024, 8192)
+COPY_BYTES = 2**18
+"""Largest parameters that each worker has a copy of: what stays in a core's own cache beside all else."""
+FLOPS_AHEAD = 5e8
+"""What is submitted before the first of it is done: so many flops, but no fewer and no more images than these.
+
+The thread that submits wakes up and reports after each half of it, at the expense of a worker where every core has one.
+"""
 
 
 @final
@@ -31,6 +38,7 @@ class FusedOperations:
     """The operations that train and test a whole network, and the sizes that they take for it."""
 
     step: Operation
+    update_step: Operation
     evaluation: Operation
     sizes: dict[str, int]
 
@@ -48,12 +56,16 @@ def fused_operations(model: Sequential, image_shape: tuple[int, ...]) -> FusedOp
     kinds = [type(layer) for layer in model.layers]
     if kinds == [*_CONVOLUTION, Flatten, Linear] and min(image_shape[1:]) >= 4:
         return FusedOperations(
-            ops.CNN_STEP, ops.CNN_EVALUATION, dict(zip(("filters", "classes"), found, strict=True))
+            ops.CNN_STEP,
+            ops.CNN_UPDATE_STEP,
+            ops.CNN_EVALUATION,
+            dict(zip(("filters", "classes"), found, strict=True)),
         )
     if kinds == [*_CONVOLUTION, *_CONVOLUTION, Flatten, Linear, ReLU, Linear]:
         fits = min(image_shape[1:]) >= 10 and all(size % LANES == 0 for size in found[:3])
         sizes = dict(zip(("first_filters", "second_filters", "units", "classes"), found, strict=True))
-        return FusedOperations(ops.LENET_STEP, ops.LENET_EVALUATION, sizes) if fits else None
+        lenet = ops.LENET_STEP, ops.LENET_UPDATE_STEP, ops.LENET_EVALUATION
+        return FusedOperations(*lenet, sizes) if fits else None
     return None
 
 
@@ -89,12 +101,8 @@ def _tiles(batch: int, tile: int) -> list[int]:
     return [min(tile, batch - start) for start in range(0, batch, tile)]
 
 
-@final
-class StepRecorder(Recorder):
-    """One task a tile for forward and backward pass, and one a mini-batch for the sum and the update.
-
-    All parameters are one vector.
-    """
+class FusedRecorder(Recorder):
+    """One task a tile for forward and backward pass; all parameters are one vector."""
 
     def __init__(
         self,
@@ -108,25 +116,32 @@ class StepRecorder(Recorder):
         update: Update,
         seed: int,
     ) -> None:
-        self._context, self._batch_size, self._tile, self._update = context, batch_size, tile, update
+        self._context, self._batch_size, self._tile = context, batch_size, tile
+        self._rates: dict[str, Any] = {
+            "learning_rate": update.learning_rate,
+            "momentum": update.momentum,
+            "weight_decay": update.weight_decay,
+        }
         start = model.initial_values(image_shape, seed)
         self._shapes = {name: values.shape for name, values in start.items()}
-        vector = np.concatenate([values.reshape(-1) for values in start.values()])
-        zeros = np.zeros_like(vector)
-        self._all = Parameter(
-            "all",
-            value=context.tensor(vector, name="parameters"),
-            velocity=context.tensor(zeros, name="velocity"),
-            gradient=context.tensor(zeros[:1], name="gradient"),
-        )
+        self._start = np.concatenate([values.reshape(-1) for values in start.values()])
         self._operations = operations
+        shapes = {"images": (1, *image_shape), "w": self._start.shape}
+        self._image_flops = operations.step.cost(shapes, {"count": 1, **operations.sizes}).flops
         self._losses: list[_History] = []
         self._tested: list[tuple[_History, _History]] = []
+        self._all = self._lay_out()
+
+    @abstractmethod
+    def _lay_out(self) -> Parameter:
+        """Make what is trained from the start values."""
 
     @property
     def batches_ahead(self) -> int:
-        """As many as take about a millisecond, so that submitting wakes up rarely."""
-        return max(2, IMAGES_AHEAD // self._batch_size)
+        """So many that submitting wakes up rarely."""
+        least, most = IMAGES_AHEAD
+        images = min(max(least, int(FLOPS_AHEAD / self._image_flops)), most)
+        return max(2, images // self._batch_size)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -141,31 +156,9 @@ class StepRecorder(Recorder):
             at += elements(shape)
         return found
 
-    def training(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record a mini-batch of training."""
-        tile, context = min(self._tile, batch), self._context
-        tiles = _tiles(batch, tile)
-        gradients = context.per_tile(self._all.value.shape, len(tiles), name="gradients")
-        losses = _History(context, self._count(source, batch), batch, tile, np.float64)
-        self._losses.append(losses)
-        with context.record() as graph:
-            operands = (*source.operands, self._all.value, gradients, losses.tensor)
-            self._submit(self._operations.step, operands, tiles, first_batch, scale=1.0 / batch)
-            self._submit_update(gradients)
-        return graph
-
-    def testing(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
-        """Record a mini-batch of testing, cut so that every worker has a share."""
-        context = self._context
-        share = math.ceil(batch / (2 * len(context.runtime.workers)))
-        tile = min(batch, micro_tiles(share) * MICRO_TILE)
-        tiles, count = _tiles(batch, tile), self._count(source, batch)
-        losses, correct = (_History(context, count, batch, tile, kind) for kind in (np.float64, np.int64))
-        self._tested.append((losses, correct))
-        with context.record() as graph:
-            operands = (*source.operands, self._all.value, losses.tensor, correct.tensor)
-            self._submit(self._operations.evaluation, operands, tiles, first_batch)
-        return graph
+    def testing(self, source: Source) -> Batches:
+        """Mini-batches cut so that every worker has a share."""
+        return plain_batches(self._test, source, self._batch_size)
 
     def clear_losses(self) -> None:
         """Set the losses of an epoch to 0."""
@@ -181,37 +174,170 @@ class StepRecorder(Recorder):
         losses, correct = (_sums(column, 0, batches) for column in zip(*self._tested, strict=True))
         return float(losses.sum()), int(correct.sum())
 
+    def _test(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
+        context = self._context
+        share = math.ceil(batch / (2 * len(context.runtime.workers)))
+        tile = min(batch, micro_tiles(share) * MICRO_TILE)
+        tiles, count = _tiles(batch, tile), self._count(source, batch)
+        losses, correct = (_History(context, count, batch, tile, kind) for kind in (np.float64, np.int64))
+        self._tested.append((losses, correct))
+        with context.record() as graph:
+            operands = (*source.operands, self._all.value, losses.tensor, correct.tensor)
+            context.submit(self._operations.evaluation, *operands, **self._which(tiles, first_batch))
+        return graph
+
+    def _history(self, source: Source, batch: int) -> _History:
+        """Where the losses of mini-batches of a size go."""
+        tile = min(self._tile, batch)
+        losses = _History(self._context, self._count(source, batch), batch, tile, np.float64)
+        self._losses.append(losses)
+        return losses
+
     def _count(self, source: Source, batch: int) -> int:
         """How many mini-batches of this size a pass has."""
         return source.count // self._batch_size if batch == self._batch_size else 1
 
-    def _submit(
-        self,
-        operation: Operation,
-        operands: Sequence[Tensor],
-        tiles: Sequence[int],
-        first_batch: int,
-        **scalars: float,
-    ) -> None:
+    def _which(self, tiles: Sequence[int], first_batch: int) -> dict[str, Any]:
+        """The scalars that say which images the tasks of a mini-batch take, and the network's sizes."""
         start, size = first_batch * self._batch_size, self._batch_size
         firsts = [Step(start + sum(tiles[:tile]), size) for tile in range(len(tiles))]
-        own: dict[str, Any] = {
-            "first": firsts,
-            "index": Step(0, 1),
-            "count": list(tiles),
-            **self._operations.sizes,
-            **scalars,
-        }
-        self._context.submit(operation, *operands, **own)
+        return {"first": firsts, "index": Step(0, 1), "count": list(tiles), **self._operations.sizes}
 
-    def _submit_update(self, gradients: Tensor) -> None:
-        everything, update = self._all, self._update
-        self._context.submit(
-            ops.SUM_AND_STEP,
-            everything.value,
-            everything.velocity,
-            gradients,
-            learning_rate=update.learning_rate,
-            momentum=update.momentum,
-            weight_decay=update.weight_decay,
+
+@final
+class StepRecorder(FusedRecorder):
+    """One more task a mini-batch for the sum and the update."""
+
+    def training(self, source: Source) -> Batches:
+        """A graph for all full mini-batches."""
+        return plain_batches(self._train, source, self._batch_size)
+
+    def _lay_out(self) -> Parameter:
+        context, zeros = self._context, np.zeros_like(self._start)
+        return Parameter(
+            "all",
+            value=context.tensor(self._start, name="parameters"),
+            velocity=context.tensor(zeros, name="velocity"),
+            gradient=context.tensor(zeros[:1], name="gradient"),
         )
+
+    def _train(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
+        context, everything = self._context, self._all
+        tiles = _tiles(batch, min(self._tile, batch))
+        gradients = context.per_tile(everything.value.shape, len(tiles), name="gradients")
+        losses = self._history(source, batch)
+        with context.record() as graph:
+            operands = (*source.operands, everything.value, gradients, losses.tensor)
+            which = self._which(tiles, first_batch)
+            context.submit(self._operations.step, *operands, **which, scale=1.0 / batch)
+            context.submit(ops.SUM_AND_STEP, everything.value, everything.velocity, gradients, **self._rates)
+        return graph
+
+
+@final
+class UpdateStepRecorder(FusedRecorder):
+    """Each tile's task begins with the last mini-batch's update, on parameters of its own.
+
+    So nothing stands between two mini-batches but the wait for the last gradient. What the update computes is the same
+    for all tiles, bit for bit. Gradients have two places, taken in turn: one is read while the other is written.
+    The last update of an epoch is a task for each of the copies.
+    """
+
+    def training(self, source: Source) -> Batches:
+        """Two graphs in turn, one for the first mini-batch, one for what is left, and the last update after each."""
+        count, rest = divmod(source.count, self._batch_size)
+        full: tuple[TaskGraph, ...] = ()
+        first = last = after_last = None
+        after_full: tuple[TaskGraph, ...] = ()
+        if count:
+            losses = self._history(source, self._batch_size)
+            both = [
+                self._train(source, self._batch_size, 0, turn, losses, pending=pending)
+                for turn, pending in ((0, True), (1, True), (0, False))
+            ]
+            full, first = tuple(both[:2]), both[2]
+            after_full = tuple(self._settle(self._gradients[turn]) for turn in (0, 1))
+        if rest:
+            losses, turn = self._history(source, rest), count % 2
+            last = self._train(source, rest, count, turn, losses, pending=count > 0)
+            after_last = self._settle(_part(self._gradients[turn], 0, self._tiles_of(rest)))
+        return Batches(full, count, last, rest, first, after_full, after_last)
+
+    def _lay_out(self) -> Parameter:
+        context, copies = self._context, self._tiles_of(self._batch_size)
+        shape, self._copies = self._start.shape, copies
+        self._values = context.per_tile(shape, copies, name="parameters")
+        self._velocities = context.per_tile(shape, copies, name="velocities")
+        self._gradients = [context.per_tile(shape, copies, name="gradients") for _ in range(2)]
+        self._values.write(np.tile(self._start, (copies, 1)))
+        self._velocities.write(np.zeros(self._velocities.shape, np.float32))
+        value, velocity, gradient = (
+            Tensor(shape, tensor.tiles[:1], tensor.dtype, tensor.name)
+            for tensor in (self._values, self._velocities, self._gradients[0])
+        )
+        return Parameter("all", value=value, velocity=velocity, gradient=gradient)
+
+    def _tiles_of(self, batch: int) -> int:
+        return len(_tiles(batch, min(self._tile, batch)))
+
+    def _train(
+        self, source: Source, batch: int, first_batch: int, turn: int, losses: _History, *, pending: bool
+    ) -> TaskGraph:
+        tiles = _tiles(batch, min(self._tile, batch))
+        items, own = self._gradients[1 - turn], len(tiles)
+        mine = (_part(tensor, 0, own) for tensor in (self._values, self._velocities, self._gradients[turn]))
+        with self._context.record() as graph:
+            self._context.submit(
+                self._operations.update_step,
+                *source.operands,
+                *mine,
+                losses.tensor,
+                items,
+                **self._which(tiles, first_batch),
+                **self._rates,
+                scale=1.0 / batch,
+                pending=int(pending),
+            )
+            if pending and own < self._copies:
+                self._update(own, items)
+        return graph
+
+    def _settle(self, gradients: Tensor) -> TaskGraph:
+        with self._context.record() as graph:
+            self._update(0, gradients)
+        return graph
+
+    def _update(self, first: int, gradients: Tensor) -> None:
+        """Update the copies from a number on."""
+        mine = (_part(tensor, first, self._copies) for tensor in (self._values, self._velocities))
+        self._context.submit(ops.SUM_AND_STEP, *mine, gradients, **self._rates)
+
+
+def _part(tensor: Tensor, first: int, until: int) -> Tensor:
+    """Some tiles of a tensor made by ``Context.per_tile``."""
+    tiles = tensor.tiles[first:until]
+    return Tensor((len(tiles), *tensor.shape[1:]), tiles, tensor.dtype, tensor.name)
+
+
+def fused_recorder(
+    context: Context,
+    model: Sequential,
+    image_shape: tuple[int, ...],
+    operations: FusedOperations,
+    *,
+    batch_size: int,
+    tile: int,
+    **layout: Any,
+) -> FusedRecorder:
+    """The recorder whose tasks wait the least; the bits are the same.
+
+    The update is part of the steps where a mini-batch is one tile, or where each worker has one at most: all copies are
+    updated at once. More of them would be updated one after the other, and large ones cost more than the wait.
+    """
+    step_recorder: type[FusedRecorder] = StepRecorder
+    runtime, tiles = context.runtime, len(_tiles(batch_size, tile))
+    weights = sum(values.size for values in model.initial_values(image_shape, 0).values())
+    small = weights * FLOAT_BYTES <= COPY_BYTES
+    if not runtime.simulated and (tiles == 1 or (tiles <= len(runtime.workers) and small)):
+        step_recorder = UpdateStepRecorder
+    return step_recorder(context, model, image_shape, operations, batch_size=batch_size, tile=tile, **layout)

@@ -19,7 +19,7 @@ from dahl.datasets import Dataset
 from dahl.layers import Sequential
 from dahl.network import Parameter
 from dahl.recording import LayerRecorder, Recorder, Source, Update
-from dahl.recording_fused import StepRecorder, fused_operations
+from dahl.recording_fused import fused_operations, fused_recorder
 from dahl.starpu import TaskGraph
 
 
@@ -114,8 +114,8 @@ class Trainer:
         )
         self._train = Source(context, dataset.train, dataset, "train")
         self._test = Source(context, dataset.test, dataset, "test")
-        self._training = self._recorder.batches(self._train, hyperparameters.batch_size, training=True)
-        self._testing = self._recorder.batches(self._test, hyperparameters.batch_size, training=False)
+        self._training = self._recorder.training(self._train)
+        self._testing = self._recorder.testing(self._test)
 
     # ---- what users call ----
 
@@ -137,8 +137,7 @@ class Trainer:
     @property
     def epoch_graphs(self) -> list[tuple[TaskGraph, int]]:
         """The recorded mini-batches of one epoch of training, and how often each is submitted."""
-        batches = self._training
-        return [(graph, n) for graph, n in ((batches.full, batches.count), (batches.last, 1)) if graph]
+        return self._training.uses
 
     def run_epoch(
         self,
@@ -170,6 +169,7 @@ class Trainer:
             if done > reported:
                 self._report(epoch, reported, done, total, start_s, on_batch)
                 reported = done
+        self._training.finish(total)
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
         loss = self._report(epoch, reported, total, total, start_s, on_batch)
@@ -209,8 +209,8 @@ class Trainer:
             source.order.write(np.random.Generator(np.random.PCG64(0)).permutation(source.count))
         for step in range(repeats):
             for batches in (self._training, self._testing):
-                if batches.full is not None:
-                    batches.full.submit(step % batches.count)
+                for graph in batches.full:
+                    graph.submit(step % batches.count)
                 if batches.last is not None:
                     batches.last.submit(0)
                 self._runtime.wait_all()
@@ -291,6 +291,6 @@ def _recorder(context: Context, model: Sequential, dataset: Dataset, hyper: Hype
             raise ValueError(
                 f"fuse: {model.name} has no layers that can be one task; train it with fuse=false"
             )
-        return StepRecorder(context, model, shape, operations, **layout)
+        return fused_recorder(context, model, shape, operations, **layout)
     images = len(dataset.train.labels), len(dataset.test.labels)
     return LayerRecorder(context, model, shape, **layout, images=images)

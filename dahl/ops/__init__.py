@@ -2,11 +2,11 @@
 
 from dahl.ops.accuracy import ACCURACY
 from dahl.ops.bias import BIAS_2D, BIAS_4D, BIAS_GRADIENT_2D, BIAS_GRADIENT_4D
-from dahl.ops.cnn_step import CNN_EVALUATION, CNN_STEP
+from dahl.ops.cnn_step import CNN_EVALUATION, CNN_STEP, CNN_UPDATE_STEP
 from dahl.ops.conv2d import CONV2D, CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT
 from dahl.ops.gather import GATHER
 from dahl.ops.gradient_sum import GRADIENT_SUM
-from dahl.ops.lenet_step import LENET_EVALUATION, LENET_STEP
+from dahl.ops.lenet_step import LENET_EVALUATION, LENET_STEP, LENET_UPDATE_STEP
 from dahl.ops.linear import LINEAR, LINEAR_BACKWARD_INPUT, LINEAR_BACKWARD_WEIGHT
 from dahl.ops.max_pool2d import MAX_POOL2D, MAX_POOL2D_BACKWARD
 from dahl.ops.operation import Cost, Operation, ShapeError
@@ -42,8 +42,10 @@ _ALL = (
     RECORD,
     RECORD_COUNT,
     CNN_STEP,
+    CNN_UPDATE_STEP,
     CNN_EVALUATION,
     LENET_STEP,
+    LENET_UPDATE_STEP,
     LENET_EVALUATION,
     SUM_AND_STEP,
 )
@@ -59,6 +61,7 @@ __all__ = [
     "BIAS_GRADIENT_4D",
     "CNN_EVALUATION",
     "CNN_STEP",
+    "CNN_UPDATE_STEP",
     "CONV2D",
     "CONV2D_BACKWARD_INPUT",
     "CONV2D_BACKWARD_WEIGHT",
@@ -67,6 +70,7 @@ __all__ = [
     "GRADIENT_SUM",
     "LENET_EVALUATION",
     "LENET_STEP",
+    "LENET_UPDATE_STEP",
     "LINEAR",
     "LINEAR_BACKWARD_INPUT",
     "LINEAR_BACKWARD_WEIGHT",

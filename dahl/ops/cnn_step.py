@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dahl.ops.handover import hand_over, whole_lines_compiled
 from dahl.ops.image_lanes import (
     CLASS_BLOCK,
     convolve_pool,
@@ -31,6 +32,7 @@ from dahl.ops.operation import (
     Shape,
     require,
 )
+from dahl.ops.sum_and_step import add_and_update
 from dahl.starpu.kernel import inline_kernel
 
 
@@ -180,6 +182,48 @@ def _cnn_step(
         depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
 
 
+_step_compiled = inline_kernel(_cnn_step)
+
+
+def _cnn_update_step(
+    images: ByteArray,
+    labels: IntArray,
+    order: LongArray,
+    mean: FloatArray,
+    std: FloatArray,
+    w: FloatArray,
+    v: FloatArray,
+    dw: FloatArray,
+    losses: DoubleArray,
+    item: FloatArray,
+    first: int,
+    index: int,
+    count: int,
+    filters: int,
+    classes: int,
+    scale: float,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    pending: int,
+    scratch: FloatArray,
+    number: int,
+    items: int,
+) -> None:
+    if pending != 0:
+        rates = (learning_rate, momentum, weight_decay)
+        add_and_update(w, v, item, rates, False, scratch, number, items)
+    if number < items - 1:
+        return
+    data = images, labels, order, mean, std
+    if items == 1:
+        _step_compiled(*data, w, dw, losses, first, index, count, filters, classes, scale, scratch)
+    else:  # others read dw, too
+        own, rest = scratch[: w.size], scratch[whole_lines_compiled(w.size) :]
+        _step_compiled(*data, w, own, losses, first, index, count, filters, classes, scale, rest)
+        hand_over(own, dw)
+
+
 def _cnn_evaluation(
     images: ByteArray,
     labels: IntArray,
@@ -242,5 +286,7 @@ _NETWORK = FusedNetwork(
 )
 CNN_STEP = _NETWORK.step(_cnn_step)
 """`FusedNetwork.step` of the network: conv.weight, conv.bias, linear.weight, linear.bias in w and dw."""
+CNN_UPDATE_STEP = _NETWORK.update_step(_cnn_update_step)
+"""`FusedNetwork.update_step` of the network."""
 CNN_EVALUATION = _NETWORK.evaluation(_cnn_evaluation)
 """`FusedNetwork.evaluation` of the network."""

@@ -19,6 +19,7 @@ from dahl.ops.channel_lanes import (
 )
 from dahl.ops.chosen_products import chosen_input_gradient, chosen_weight_gradient
 from dahl.ops.gather import normalise
+from dahl.ops.handover import hand_over, whole_lines_compiled
 from dahl.ops.image_lanes import (
     cross_entropy_lanes,
     input_gradient_lanes,
@@ -41,6 +42,7 @@ from dahl.ops.operation import (
 )
 from dahl.ops.simd import LANES
 from dahl.ops.simd_lanes import transpose
+from dahl.ops.sum_and_step import add_and_update
 from dahl.starpu.kernel import inline_kernel
 
 
@@ -225,6 +227,50 @@ def _lenet_step(
         depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
 
 
+_step_compiled = inline_kernel(_lenet_step)
+
+
+def _lenet_update_step(
+    images: ByteArray,
+    labels: IntArray,
+    order: LongArray,
+    mean: FloatArray,
+    std: FloatArray,
+    w: FloatArray,
+    v: FloatArray,
+    dw: FloatArray,
+    losses: DoubleArray,
+    item: FloatArray,
+    first: int,
+    index: int,
+    count: int,
+    first_filters: int,
+    second_filters: int,
+    units: int,
+    classes: int,
+    scale: float,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    pending: int,
+    scratch: FloatArray,
+    number: int,
+    items: int,
+) -> None:
+    if pending != 0:
+        rates = (learning_rate, momentum, weight_decay)
+        add_and_update(w, v, item, rates, False, scratch, number, items)
+    if number < items - 1:
+        return
+    data, size = (images, labels, order, mean, std), (first_filters, second_filters, units, classes)
+    if items == 1:
+        _step_compiled(*data, w, dw, losses, first, index, count, *size, scale, scratch)
+    else:  # others read dw, too
+        own, rest = scratch[: w.size], scratch[whole_lines_compiled(w.size) :]
+        _step_compiled(*data, w, own, losses, first, index, count, *size, scale, rest)
+        hand_over(own, dw)
+
+
 def _lenet_evaluation(
     images: ByteArray,
     labels: IntArray,
@@ -307,5 +353,7 @@ _NETWORK = FusedNetwork(
 )
 LENET_STEP = _NETWORK.step(_lenet_step)
 """`FusedNetwork.step` of the network; filters and units are multiples of 16."""
+LENET_UPDATE_STEP = _NETWORK.update_step(_lenet_update_step)
+"""`FusedNetwork.update_step` of the network; filters and units are multiples of 16."""
 LENET_EVALUATION = _NETWORK.evaluation(_lenet_evaluation)
 """`FusedNetwork.evaluation` of the network."""

@@ -7,6 +7,7 @@ so that a task can add up its own and `sum_and_step` the tasks' results: the sam
 
 from __future__ import annotations
 
+from dahl.ops.handover import whole_lines, whole_lines_compiled
 from dahl.ops.operation import FloatArray
 from dahl.starpu.kernel import inline_kernel
 
@@ -21,13 +22,16 @@ def micro_tiles(images: int) -> int:
 
 def branch_floats(parts: int, floats: int) -> int:
     """Scratch for the branches of a sum of so many parts; the first stands in the result itself."""
-    return (parts.bit_length() - 1) * floats
+    return (parts.bit_length() - 1) * whole_lines(floats)
 
 
 @inline_kernel
 def branch(total: FloatArray, scratch: FloatArray, depth: int) -> FloatArray:
     """Where the part number `depth` of those not yet added up stands."""
-    return total if depth == 0 else scratch[(depth - 1) * total.size : depth * total.size]
+    if depth == 0:
+        return total
+    start = (depth - 1) * whole_lines_compiled(total.size)
+    return scratch[start : start + total.size]
 
 
 @inline_kernel

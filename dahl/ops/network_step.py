@@ -15,6 +15,7 @@ import numpy as np
 from dahl.ops.accuracy import ACCURACY
 from dahl.ops.conv2d import CONV2D, CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT
 from dahl.ops.gather import GATHER
+from dahl.ops.handover import whole_lines
 from dahl.ops.max_pool2d import MAX_POOL2D, MAX_POOL2D_BACKWARD
 from dahl.ops.micro_tiles import MICRO_TILE, branch_floats, micro_tiles
 from dahl.ops.operation import (
@@ -34,6 +35,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.ops.softmax_cross_entropy import SOFTMAX_CROSS_ENTROPY
+from dahl.ops.sum_and_step import SUM_AND_STEP, update_scratch
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
 
 _ARCHES = ("cpu",)  # reads the data set, which stays in main memory
@@ -145,6 +147,33 @@ class FusedNetwork:
             _ARCHES,
         )
 
+    def update_step(self, function: Callable[..., None]) -> Operation:
+        """SUM_AND_STEP of w, v and items, where `pending` is not 0; then `step` with the new w.
+
+        A mini-batch of such tasks needs no task between it and the next one: each has a w and v of its own, and takes
+        what all tasks of the last mini-batch wrote into dw as its items. dw must be none of them.
+        """
+        own = (Operand("w", "rw", 1), Operand("v", "rw", 1), floats("dw", "w", 1))
+        operands = (
+            *_INPUTS[:-1],
+            *own,
+            Operand("losses", "rw", 2, "float64"),
+            Operand("items", "r", 1, repeated=True),
+        )
+        rates = tuple((name, "float64") for name in ("scale", "learning_rate", "momentum", "weight_decay"))
+        scalars = (*self._scalars(), *rates, ("pending", "int64"))
+        kernel = Kernel(f"{self.name}_update_step", function, operands, scalars, scratch=True)
+        return Operation(
+            kernel,
+            self._check_update_step,
+            self._cost_update_step,
+            self._reference_update_step,
+            self._scratch_update_step,
+            "conv",
+            {"count": MICRO_TILE, **SUM_AND_STEP.defaults, "pending": 1, **self.sizes},
+            _ARCHES,
+        )
+
     def evaluation(self, function: Callable[..., None]) -> Operation:
         """The losses of `step` without a gradient, and correct[index, k]: how many of micro-tile k are right."""
         histories = (Operand("losses", "rw", 2, "float64"), Operand("correct", "rw", 2, "int64"))
@@ -180,6 +209,25 @@ class FusedNetwork:
             need = micro_tiles(count)
             require(have >= need, f"{self.name}: {history} has {have} columns for {need} micro-tiles")
         require_shape(self.name, "dw", shapes.get("dw", shapes["w"]), shapes["w"], "w")
+
+    def _check_update_step(self, shapes: Shapes, scalars: Scalars) -> None:
+        self._check(shapes, scalars)
+        SUM_AND_STEP.check(shapes, scalars)
+
+    def _cost_update_step(self, shapes: Shapes, scalars: Scalars) -> Cost:
+        step, update = self._cost_step(shapes, scalars), SUM_AND_STEP.cost(shapes, scalars)
+        return Cost(step.flops + update.flops, step.bytes + update.bytes)
+
+    def _scratch_update_step(self, shapes: Shapes, scalars: Scalars) -> int:
+        size, count = shapes["w"][0], len(shapes["items"])
+        own = whole_lines(size) if count > 1 else 0
+        return max(own + self._scratch_step(shapes, scalars), update_scratch(size, count))
+
+    def _reference_update_step(self, inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
+        updated = {"w": inputs["w"], "v": inputs["v"]}
+        if scalars["pending"]:
+            updated = SUM_AND_STEP.reference(inputs, scalars)
+        return {**updated, **self._reference_step({**inputs, **updated}, scalars)}
 
     def _cost_step(self, shapes: Shapes, scalars: Scalars) -> Cost:
         forward, backward = self.multiply_adds(shapes["images"][1:], scalars)
@@ -292,10 +340,10 @@ def _gradient(layers: Sequence[_Layer], labels: Any, scale: float) -> Any:
 
 
 _INPUTS = (
-    Operand("images", "r", 4, "uint8"),
-    Operand("labels", "r", 1, "int32"),
-    Operand("order", "r", 1, "int64"),
-    floats("mean", "r", 1),
-    floats("std", "r", 1),
+    Operand("images", "r", 4, "uint8", constant=True),
+    Operand("labels", "r", 1, "int32", constant=True),
+    Operand("order", "r", 1, "int64", constant=True),
+    Operand("mean", "r", 1, constant=True),
+    Operand("std", "r", 1, constant=True),
     floats("w", "r", 1),
 )

@@ -15,6 +15,8 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 LANES = 16
+LINE_BYTES = 64
+"""A vector is a cache line."""
 FLAGS = ("contract", "reassoc", "nsz")  # those of the kernels: no nnan
 FLOAT, BYTE, INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
 
@@ -61,6 +63,24 @@ def _store(typing_context, vector, array, offset):
         return context.get_dummy_value()
 
     return types.void(VECTOR, array, types.int64), code
+
+
+def _store_past_caches(typing_context, vector, array, offset):
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = vector_pointer(context, builder, signature, args, 1, LANES)
+        stored = builder.store(args[0], pointer, align=LINE_BYTES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(VECTOR, array, types.int64), code
+
+
+def _finish_stores(typing_context):
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
 
 
 def _splat_code(builder: Any, value: Any) -> Any:
@@ -167,6 +187,10 @@ load: Any = intrinsic(_load)
 """load(array, offset): a vector of the 16 floats there."""
 store: Any = intrinsic(_store)
 """store(vector, array, offset)."""
+store_past_caches: Any = intrinsic(_store_past_caches)
+"""store_past_caches(vector, array, offset): to a multiple of 64 bytes; after the last comes `finish_stores`."""
+finish_stores: Any = intrinsic(_finish_stores)
+"""finish_stores(): other cores see what was stored past the caches before what is stored from here on."""
 splat: Any = intrinsic(_splat)
 """splat(value): a vector of 16 times the float32."""
 load_splat: Any = intrinsic(_load_splat)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.handover import hand_over, whole_lines, whole_lines_compiled
 from dahl.ops.micro_tiles import add_branches, branch, branch_floats
 from dahl.ops.operation import (
     FLOAT_BYTES,
@@ -31,6 +32,52 @@ def _left_before(part: int) -> int:
     return count
 
 
+@inline_kernel
+def add_and_update(
+    w: FloatArray,
+    v: FloatArray,
+    item: FloatArray,
+    rates: Any,
+    shared: bool,
+    scratch: FloatArray,
+    index: int,
+    count: int,
+) -> None:
+    """Add gradient `item`, number `index` of `count`; with the last one, take the step.
+
+    rates: learning rate, momentum, weight decay. shared: whether several cores read w next; not with one item.
+    """
+    size = w.size
+    total, rest = scratch[:size], scratch[whole_lines_compiled(size) :]
+    gradient = item
+    if count > 1:
+        depth = _left_before(index)
+        part = branch(total, rest, depth)
+        for k in range(size):
+            part[k] = item[k]
+        add_branches(total, rest, depth + 1, index, count)
+        gradient = total
+    if index < count - 1:
+        return
+    rate, kept, decay = np.float32(rates[0]), np.float32(rates[1]), np.float32(rates[2])
+    if shared:
+        for k in range(size):
+            step = kept * v[k] + (gradient[k] + decay * w[k])
+            v[k] = step
+            total[k] = w[k] - rate * step
+        hand_over(total, w)
+    else:
+        for k in range(size):
+            step = kept * v[k] + (gradient[k] + decay * w[k])
+            v[k] = step
+            w[k] -= rate * step
+
+
+def update_scratch(size: int, count: int) -> int:
+    """Floats of scratch that `add_and_update` takes for so many weights and items."""
+    return whole_lines(size) + branch_floats(count, size) if count > 1 else 0
+
+
 def _sum_and_step(
     w: FloatArray,
     v: FloatArray,
@@ -42,23 +89,7 @@ def _sum_and_step(
     index: int,
     count: int,
 ) -> None:
-    size = w.size
-    total, rest = scratch[:size], scratch[size:]
-    gradient = item
-    if count > 1:
-        depth = _left_before(index)
-        part = branch(total, rest, depth)
-        for k in range(size):
-            part[k] = item[k]
-        add_branches(total, rest, depth + 1, index, count)
-        gradient = total
-    if index < count - 1:
-        return
-    rate, kept, decay = np.float32(learning_rate), np.float32(momentum), np.float32(weight_decay)
-    for k in range(size):
-        step = kept * v[k] + (gradient[k] + decay * w[k])
-        v[k] = step
-        w[k] -= rate * step
+    add_and_update(w, v, item, (learning_rate, momentum, weight_decay), count > 1, scratch, index, count)
 
 
 def _check(shapes: Shapes, scalars: Scalars) -> None:
@@ -73,8 +104,7 @@ def _cost(shapes: Shapes, scalars: Scalars) -> Cost:
 
 
 def _scratch(shapes: Shapes, scalars: Scalars) -> int:
-    size, count = shapes["w"][0], len(shapes["items"])
-    return size + branch_floats(count, size) if count > 1 else 0
+    return update_scratch(shapes["w"][0], len(shapes["items"]))
 
 
 def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:

@@ -24,6 +24,7 @@ DEFAULT_VARIANTS = ("native", "simgrid")
 C_FILES = (
     "runtime.c",
     "idle.c",
+    "poll.c",
     "tasks.c",
     "policy.c",
     "placement.c",

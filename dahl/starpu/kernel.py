@@ -31,6 +31,8 @@ class Operand:
     """One array of a kernel: how it is accessed, its number of dimensions and its dtype.
 
     ``repeated`` marks a last operand that stands for any number (>= 1) of arrays of one shape.
+    ``constant`` marks one in main memory that no task writes: tasks get its address, and StarPU, which would look after
+    it for each task, hears nothing of it. It is changed only while no task is left.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Operand:
     ndim: int
     dtype: str = "float32"
     repeated: bool = False
+    constant: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("r", "w", "rw"):
@@ -48,6 +51,8 @@ class Operand:
             )
         if self.ndim < 1:
             raise ValueError(f"operand {self.name}: ndim must be at least 1, got {self.ndim}")
+        if self.constant and (self.mode != "r" or self.repeated):
+            raise ValueError(f"operand {self.name}: a constant is read, and not repeated")
 
 
 @final
@@ -80,19 +85,38 @@ class Kernel:
         """Whether the last operand stands for any number of arrays."""
         return bool(self.operands) and self.operands[-1].repeated
 
+    @property
+    def handled(self) -> tuple[Operand, ...]:
+        """The operands that tasks have handles for: all but the constants."""
+        return tuple(operand for operand in self.operands if not operand.constant)
+
     def pack(
-        self, shapes: Sequence[tuple[int, ...]], scalars: Mapping[str, float], scratch_floats: int = 0
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        scalars: Mapping[str, float],
+        scratch_floats: int = 0,
+        constants: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
-        """Return the int64 argument block: scratch floats, the sizes of the operands, the scalars (floats as bits)."""
+        """Return the int64 argument block.
+
+        Scratch floats, the sizes of the operands, the scalars (floats as bits), the addresses of the constants, which
+        have to stay where they are for as long as tasks of this block may run.
+        """
         expected = [name for name, _ in self.scalars]
         if set(scalars) != set(expected):
             raise TypeError(f"{self.name} takes the scalars {expected}, got {sorted(scalars)}")
+        if len(constants) != len(self.operands) - len(self.handled):
+            raise TypeError(
+                f"{self.name} takes {len(self.operands) - len(self.handled)} constants, got {len(constants)}"
+            )
         sizes = [size for shape in shapes for size in shape]
-        block = np.empty(1 + len(sizes) + len(expected), np.int64)
+        addresses = [array.ctypes.data for array in constants]
+        block = np.empty(1 + len(sizes) + len(expected) + len(addresses), np.int64)
         block[0] = scratch_floats
         block[1 : 1 + len(sizes)] = sizes
         for at, (name, kind) in enumerate(self.scalars, start=1 + len(sizes)):
             block[at : at + 1].view(kind)[0] = scalars[name]
+        block[block.size - len(addresses) :] = addresses
         return block
 
     def scalar_position(self, name: str) -> int:
@@ -142,23 +166,26 @@ def entry_signature() -> Any:
 
 def entry_source(kernel: Kernel, origin: str) -> str:
     """Return the Python source of the compiled entry; ``origin`` is the line that binds ``function``."""
-    words = 1 + sum(operand.ndim for operand in kernel.operands) + len(kernel.scalars)
+    handled = kernel.handled
+    constant = 1 + sum(operand.ndim for operand in kernel.operands) + len(kernel.scalars)
+    words = constant + len(kernel.operands) - len(handled)
     body = ["b = carray(buffers, (nbuffers,))", f"a = carray(args, ({words},))", "f = a.view(np.float64)"]
-    at, names = 1, []
+    at, buffer, names = 1, 0, []
     for index, operand in enumerate(kernel.operands):
         shape = ", ".join(f"a[{at + axis}]" for axis in range(operand.ndim))
-        where = "i" if operand.repeated else str(index)
-        line = f"x{index} = carray(to_{operand.dtype}(b[{where}]), ({shape},))"
-        body.append(line if not operand.repeated else f"for i in range({index}, nbuffers):\n        {line}")
+        where = f"a[{constant}]" if operand.constant else "b[i]" if operand.repeated else f"b[{buffer}]"
+        line = f"x{index} = carray(to_{operand.dtype}({where}), ({shape},))"
+        body.append(line if not operand.repeated else f"for i in range({buffer}, nbuffers):\n        {line}")
         names.append(f"x{index}")
         at += operand.ndim
+        constant, buffer = constant + operand.constant, buffer + (not operand.constant)
     for _, kind in kernel.scalars:
         names.append(f"{'a' if kind == 'int64' else 'f'}[{at}]")
         at += 1
     if kernel.scratch:
         names.append("carray(scratch, (a[0],))")
     if kernel.repeats:
-        names += [f"i - {len(kernel.operands) - 1}", f"nbuffers - {len(kernel.operands) - 1}"]
+        names += [f"i - {len(handled) - 1}", f"nbuffers - {len(handled) - 1}"]
         body.append(f"    function({', '.join(names)})")
     else:
         body.append(f"function({', '.join(names)})")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, final
@@ -25,6 +27,7 @@ from dahl.starpu.errors import (
 )
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.noise import Noise
+from dahl.starpu.overheads import NO_FIXED_COSTS, Overheads
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
@@ -36,6 +39,8 @@ from dahl.starpu.worker import Worker
 Result = TypeVar("Result")
 
 WORKER_CAPACITY = 512
+POLL_S = 50e-6
+"""Waking a worker that sleeps takes about as long."""
 INT64 = np.dtype(np.int64)
 
 
@@ -49,6 +54,7 @@ class Runtime:
         scheduler: the name of one of StarPU's policies, or a compiled policy.
         platform: the machine to simulate; None runs natively.
         noise: how the lengths of a simulation's tasks vary; None: they are as expected.
+        overheads: what the runtime takes around a simulation's tasks; None: StarPU's own fixed microseconds.
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
@@ -57,6 +63,7 @@ class Runtime:
         energy_weight: how one of StarPU's policies weighs joules; None leaves it to StarPU's defaults and environment.
         live_watts: two float64 in memory that another process may write while StarPU runs: the second on StarPU's clock
             at which the machine's watts were read, and the watts. A policy reads them itself each time it is asked.
+        poll_s: for how long a worker that has run out of tasks looks for more before it sleeps; 0: it sleeps at once.
         polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
@@ -72,6 +79,7 @@ class Runtime:
         scheduler: str | Policy = "lws",
         platform: Platform | None = None,
         noise: Noise | None = None,
+        overheads: Overheads | None = None,
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
@@ -79,10 +87,12 @@ class Runtime:
         replayed_watts: Sequence[tuple[float, float]] = (),
         energy_weight: EnergyWeight | None = None,
         live_watts: np.ndarray | None = None,
+        poll_s: float = POLL_S,
         polling: bool = False,
     ) -> None:
         self._explain, self._replayed_watts, self._live_watts = explain, replayed_watts, live_watts
         self.platform, self.simulated, self._noise = platform, platform is not None, noise or Noise(0.0)
+        self._overheads = overheads
         self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
         module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
@@ -93,7 +103,7 @@ class Runtime:
         """How many handles were unregistered so far."""
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
-        self._energy_weight = energy_weight
+        self._energy_weight, self._poll_s = energy_weight, poll_s
         self._needs = frozenset(() if isinstance(scheduler, str) else scheduler.needs)
         if energy_weight is not None:
             # StarPU takes an energy that is not known for none at all: that worker would be free.
@@ -310,6 +320,8 @@ class Runtime:
     # ---- inside ----
 
     def _check_arguments(self) -> None:
+        if not 0 <= self._poll_s < math.inf:
+            raise BadArgumentError(f"poll_s must be 0 or more and finite, got {self._poll_s}")
         if self._cpu_workers is not None and self._cpu_workers < 0:
             raise BadArgumentError(f"cpu_workers must be 0 or more, got {self._cpu_workers}")
         available = len(self.platform.cpu_classes) if self.platform else len(os.sched_getaffinity(0))
@@ -337,6 +349,7 @@ class Runtime:
             "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
             # A simulation's lengths hold what it takes to launch them.
             "STARPU_SIMGRID_CUDA_QUEUE_COST": "0",
+            **(NO_FIXED_COSTS if self._overheads else {}),
             **(self._energy_weight.environment() if self._energy_weight else {}),
         }
 
@@ -353,6 +366,7 @@ class Runtime:
         if gpus is None or self.platform:
             gpus = len(self.platform.gpus) if self.platform else 0
         config.cpu_workers, config.gpu_workers, config.trace = cpus, gpus, int(self._trace)
+        config.poll_us = self._poll_s * 1e6
         if isinstance(self._scheduler, str):
             self._name = self.ffi.new("char[]", self._scheduler.encode())
             config.scheduler = self._name
@@ -386,6 +400,8 @@ class Runtime:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
             check(self.lib.dahl_set_noise(self._noise.sigma, self._noise.seed), "setting the noise")
+            own = self._overheads or Overheads()
+            check(self.lib.dahl_set_overheads(*astuple(own)), "setting the overheads")
         except BaseException:
             self._restore()
             raise

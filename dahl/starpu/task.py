@@ -126,7 +126,7 @@ class Codelet:
         self.arches = tuple(arches)
         self.id = runtime.adopt(self)
         ffi, lib = runtime.ffi, runtime.lib
-        operands = kernel.operands if kernel else ()
+        operands = kernel.handled if kernel else ()
         entry = 0 if kernel is None or runtime.simulated else compile_kernel(kernel).address
         out = ffi.new("dahl_codelet **")
         status = lib.dahl_codelet_new(
@@ -147,7 +147,7 @@ class Codelet:
         self.address: int = int(ffi.cast("uintptr_t", out[0]))
 
     def mode(self, position: int) -> Mode:
-        """Return how the operand at a position is accessed; a repeated one stands for all that follow."""
+        """Return how the handle at a position is accessed; a repeated operand's stands for all that follow."""
         return self._modes[min(position, len(self._modes) - 1)]
 
 

@@ -144,7 +144,8 @@ static void run(const char *kind, int tasks, int trace)
     else
         policy.place = earliest_finish;
     memset(memory, 0, sizeof(memory));
-    dahl_config config = {.cpu_workers = WORKERS, .trace = trace, .policy = &policy, .npower = WORKERS};
+    dahl_config config = {
+        .cpu_workers = WORKERS, .trace = trace, .policy = &policy, .npower = WORKERS, .poll_us = 50};
     check(dahl_init(&config), "starting");
     dahl_codelet *codelet;
     int32_t modes[1] = {3};

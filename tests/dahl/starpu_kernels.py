@@ -41,6 +41,10 @@ def _spin(x: Any, loops: int) -> None:
     x[0] = value
 
 
+def _scale_by_operand(table, x, index):
+    x[0] *= table[index]
+
+
 def _ends(images: Any, out: Any) -> None:
     last = images.shape[0] - 1
     out[0] = images[0, 0, 0, 0]
@@ -52,5 +56,11 @@ ADD = Kernel("add", _add, (Operand("x", "r", 1), Operand("y", "rw", 1)))
 TOTAL = Kernel("total", _total, (Operand("out", "w", 1), Operand("item", "r", 1, repeated=True)))
 REFUSE_NEGATIVE = Kernel("refuse_negative", _refuse_negative, (Operand("x", "r", 1),))
 COUNT_UP = Kernel("count_up", _count_up, (Operand("x", "rw", 1),), (("amount", "int64"),), scratch=True)
+SCALE_BY = Kernel(
+    "scale_by",
+    _scale_by_operand,
+    (Operand("table", "r", 1, constant=True), Operand("x", "rw", 1)),
+    (("index", "int64"),),
+)
 ENDS = Kernel("ends", _ends, (Operand("images", "r", 4, "uint8"), Operand("out", "w", 1)))
 SPIN = Kernel("spin", _spin, (Operand("x", "rw", 1),), (("loops", "int64"),))

@@ -10,12 +10,15 @@ import pytest
 from dahl.ops import (
     CNN_EVALUATION,
     CNN_STEP,
+    CNN_UPDATE_STEP,
     LENET_EVALUATION,
     LENET_STEP,
+    LENET_UPDATE_STEP,
     SUM_AND_STEP,
     Operation,
     ShapeError,
 )
+from dahl.ops.handover import hand_over
 
 from . import numpy_network
 from .direct_context import execute
@@ -154,6 +157,39 @@ def test_gradients_are_summed_and_stepped_along(count: int) -> None:
     w, v, *items = rng.standard_normal((2 + count, 37), dtype=np.float32)
     named = {"w": w, "v": v, "items": items}
     assert_kernel_matches_reference(SUM_AND_STEP, named, learning_rate=0.05, momentum=0.9, weight_decay=0.01)
+
+
+@pytest.mark.parametrize("items", [1, 3])
+@pytest.mark.parametrize("pending", [0, 1])
+@pytest.mark.parametrize(
+    ("operation", "image", "sizes", "count"),
+    [
+        (CNN_UPDATE_STEP, (2, 9, 12), cnn(3, 7), 37),
+        (LENET_UPDATE_STEP, (1, 10, 11), lenet(16, 32, 16, 5), 18),
+    ],
+)
+def test_a_step_begins_with_the_update_that_is_pending(
+    operation: Operation, image: tuple[int, ...], sizes: dict[str, int], count: int, pending: int, items: int
+) -> None:
+    named, scalars = case(image, sizes, count)
+    rng, size = np.random.default_rng(items), named["w"].size
+    named["v"], *gradients = 0.1 * rng.standard_normal((1 + items, size), dtype=np.float32)
+    named |= {"items": gradients, "dw": np.zeros(size, np.float32)}
+    rates = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+    found = assert_kernel_matches_reference(
+        operation, named, **scalars, **rates, scale=1 / count, pending=pending
+    )
+    assert (found["w"] != named["w"]).any() == bool(pending)
+
+
+@pytest.mark.parametrize("start", [0, 1, 15])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 100])
+def test_what_is_handed_over_is_a_copy_wherever_it_lies(start: int, size: int) -> None:
+    values = np.arange(size, dtype=np.float32)
+    around = np.full(start + size + 40, -1, np.float32)
+    hand_over(values, around[start : start + size])
+    np.testing.assert_array_equal(around[start : start + size], values)
+    assert (np.delete(around, slice(start, start + size)) == -1).all()
 
 
 @pytest.mark.parametrize(

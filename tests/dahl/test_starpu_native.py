@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from dahl import starpu
 from tests.dahl.children import child_json
-from tests.dahl.starpu_kernels import ADD, AFFINE, COUNT_UP, ENDS, REFUSE_NEGATIVE, SPIN, TOTAL
+from tests.dahl.starpu_kernels import (
+    ADD,
+    AFFINE,
+    COUNT_UP,
+    ENDS,
+    REFUSE_NEGATIVE,
+    SCALE_BY,
+    SPIN,
+    TOTAL,
+)
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))
 
@@ -191,7 +201,9 @@ def test_cancelled_tasks_end_at_once() -> None:
         (lambda: starpu.Runtime(scheduler="eagre"), starpu.UnknownSchedulerError, "eagre.*dmdas.*eager"),
         (lambda: starpu.Runtime(cpu_workers=4096), starpu.BadArgumentError, "4096.*this machine has"),
         (lambda: starpu.Runtime(cpu_workers=-1), starpu.BadArgumentError, "-1"),
+        (lambda: starpu.Runtime(poll_s=-1e-6), starpu.BadArgumentError, "poll_s must be 0 or more.*-1e-06"),
         (lambda: starpu.Kernel("k", print, (starpu.Operand("x", "x", 1),)), ValueError, "'x'"),
+        (lambda: starpu.Operand("x", "rw", 1, constant=True), ValueError, "x: a constant is read"),
         (lambda: starpu.Costs([0.0], [1.0]), ValueError, "above 0"),
         (lambda: starpu.Costs([1.0], [1.0, 2.0]), ValueError, "1 lengths but 2 energies"),
     ],
@@ -251,6 +263,39 @@ def test_a_memory_mapped_set_of_more_than_four_gigabytes_is_registered(tmp_path:
         )
         with out.acquire() as values:
             np.testing.assert_array_equal(values, [7.0, 9.0])
+
+
+def test_a_constant_is_passed_by_address_and_needs_no_handle() -> None:
+    table = floats(2.0, 3.0, 5.0)
+    with starpu.Runtime(cpu_workers=1) as runtime:
+        x, codelet = runtime.register(floats(1.0)), runtime.codelet("scale_by", SCALE_BY)
+        for index in (0, 2):
+            args = SCALE_BY.pack([(3,), (1,)], {"index": index}, constants=[table])
+            runtime.submit(codelet, [x], args)
+        with x.acquire() as values:
+            assert values[0] == 10.0
+    with pytest.raises(TypeError, match="scale_by takes 1 constants, got 0"):
+        SCALE_BY.pack([(3,), (1,)], {"index": 0})
+
+
+@pytest.mark.parametrize("poll_s", [0.0, 1e-4, 0.02])
+@pytest.mark.parametrize("scheduler", ["eager", "lws", "dmda", "random", "modular-eager"])
+def test_tasks_that_come_one_by_one_all_run_however_long_workers_look_for_them(
+    scheduler: str, poll_s: float
+) -> None:
+    with starpu.Runtime(cpu_workers=WORKERS, scheduler=scheduler, poll_s=poll_s) as runtime:
+        affine = runtime.codelet("affine", AFFINE, model="history" if scheduler == "dmda" else "none")
+        handles = [runtime.register(floats(0.0)) for _ in range(3)]
+        for turn in range(60):
+            args = AFFINE.pack([(1,)], {"factor": 1, "shift": 1})
+            runtime.submit(affine, [handles[turn % 3]], args)
+            if turn % 4 == 0:
+                runtime.wait_all()
+            if turn % 20 == 0:
+                time.sleep(0.001)
+        for handle in handles:
+            with handle.acquire() as values:
+                assert values[0] == 20.0
 
 
 def test_an_argument_block_of_another_dtype_is_refused() -> None:

@@ -98,6 +98,34 @@ def test_a_mini_batch_is_a_task_for_each_tile_and_one_for_the_update() -> None:
         assert (ran.count("cnn_step"), ran.count("sum_and_step"), len(ran)) == (13, 4, 17)
 
 
+@pytest.mark.skipif(WORKERS < 2, reason="needs two cores")
+def test_with_a_tile_for_each_worker_the_update_is_part_of_the_steps() -> None:
+    """200 images in mini-batches of 64 and one of 8: three of two tiles, one of one and one update."""
+    with training(synthetic(**MANY), fuse=True, batch_size=64, tile=32, trace=True) as (trainer, runtime):
+        assert trainer.tasks_per_batch == 2
+        submitted = sum(len(graph) * times for graph, times in trainer.epoch_graphs)
+        trainer.run_epoch(1)
+        names = [codelet.name for codelet in runtime.codelets]
+        ran = [names[number] for number in runtime.take_trace()["codelet"]]
+        assert (ran.count("cnn_update_step"), ran.count("sum_and_step"), len(ran)) == (7, 3, 10)
+        assert submitted == 10
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4])
+def test_an_epoch_that_ends_sooner_ends_with_its_last_update(batches: int) -> None:
+    """Three mini-batches of 64 and one of 8: the same bits as where updates are tasks."""
+    digests = []
+    for workers, tile in ((1, 16), (WORKERS, 64), (WORKERS, 32)):
+        with training(synthetic(**MANY), workers=workers, fuse=True, batch_size=64, tile=tile) as (
+            trainer,
+            _,
+        ):
+            for epoch in (1, 2):
+                trainer.run_epoch(epoch, max_batches=batches)
+            digests.append(trainer.weights_sha256())
+    assert digests == digests[:1] * 3
+
+
 def test_a_fused_loss_that_is_no_number_stops_training() -> None:
     message = "the loss became nan at mini-batch 2 of epoch 1"
     with (
@@ -118,12 +146,12 @@ def test_a_model_without_layers_that_fuse_is_refused_by_name() -> None:
 
 def test_the_losses_of_an_epoch_are_those_of_its_mini_batches() -> None:
     """Reports come in groups of mini-batches: the last tells the mean over all images, those before it over theirs."""
-    dataset = synthetic(**{**ODD, "train_size": 2100})
+    dataset = synthetic(**{**ODD, "train_size": 20_000})
     with training(dataset, fuse=True, batch_size=16, tile=16, learning_rate=1e-30) as (trainer, _):
         seen: list[Any] = []
         result = trainer.run_epoch(1, seen.append)
         assert len(seen) > 1
-        assert seen[-1].images == 2100
+        assert seen[-1].images == 20_000
         assert all(np.isfinite(progress.loss) for progress in seen)
         assert abs(seen[-2].loss - result.loss) < 0.2
         assert seen[-1].loss == result.loss

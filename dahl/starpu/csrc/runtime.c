@@ -48,13 +48,20 @@ int dahl_predefined_scheduler(int index, const char **name, const char **descrip
     return DAHL_BAD_ARGUMENT;
 }
 
-static int known_scheduler(const char *name)
+static struct starpu_sched_policy *predefined(const char *name)
 {
     struct starpu_sched_policy **policies = starpu_sched_get_predefined_policies();
     for (int i = 0; policies[i]; i++)
         if (!strcmp(policies[i]->policy_name, name))
-            return 1;
-    return 0;
+            return policies[i];
+    return NULL;
+}
+
+static struct starpu_sched_policy *asked_for(const dahl_config *config)
+{
+    if (config->policy)
+        return config->policy->place ? &dahl_placement_policy : &dahl_pull_policy;
+    return predefined(config->scheduler);
 }
 
 static void index_workers(void)
@@ -78,9 +85,12 @@ int dahl_init(const dahl_config *config)
 {
     if (atomic_load(&dahl_state.running))
         return DAHL_ALREADY_RUNNING;
-    if (config->cpu_workers < 0 || config->gpu_workers < 0)
+    if (config->cpu_workers < 0 || config->gpu_workers < 0 || !(config->poll_us >= 0))
         return DAHL_BAD_ARGUMENT;
-    if (!config->policy && config->scheduler && !known_scheduler(config->scheduler))
+    if (!config->policy && !config->scheduler)
+        return DAHL_BAD_ARGUMENT;
+    struct starpu_sched_policy *policy = asked_for(config);
+    if (!policy)
         return DAHL_UNKNOWN_SCHEDULER;
 
     struct starpu_conf conf;
@@ -90,13 +100,11 @@ int dahl_init(const dahl_config *config)
     conf.ncuda = config->gpu_workers;
     conf.nopencl = 0;
     conf.catch_signals = 0;
-    conf.sched_policy_name = config->scheduler;
+    conf.sched_policy_name = NULL;
+    conf.sched_policy = dahl_poll_wrap(policy, config->poll_us);
     dahl_state.has_policy = config->policy != NULL;
-    if (config->policy) {
+    if (config->policy)
         dahl_state.policy = *config->policy;
-        conf.sched_policy_name = NULL;
-        conf.sched_policy = config->policy->place ? &dahl_placement_policy : &dahl_pull_policy;
-    }
     atomic_store(&dahl_state.cancelled, 0);
     atomic_store(&dahl_state.failed, 0);
     atomic_store(&dahl_state.tasks, 0);

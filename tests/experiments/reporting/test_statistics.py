@@ -222,6 +222,12 @@ def test_what_is_left_out_has_its_reason(tmp_path: Path) -> None:
     assert len(out) == 3
 
 
+def test_variants_are_in_the_order_of_their_joules(tmp_path: Path) -> None:
+    for scheduler, joules in (("eager", 30.0), ("lws", 10.0), ("ws", 20.0)):
+        write_run(tmp_path, scheduler, joules=(joules,), seconds=(1.0,), accuracies=(0.5,))
+    assert tables(tmp_path)[0].index.tolist() == ["lws", "ws", "eager"]
+
+
 def test_the_front_is_what_no_other_variant_beats() -> None:
     frame = pd.DataFrame(
         {
