@@ -89,7 +89,7 @@ class Study:
 
     def measure(self) -> dict[Case, measuring.Spread]:
         """Calibrate and run each workload, one after the other."""
-        found = {}
+        found: dict[Case, measuring.Spread] = {}
         for workload, cases in itertools.groupby(
             self.cases(), lambda case: (case.model, case.workers, case.tile)
         ):

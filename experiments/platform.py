@@ -127,10 +127,12 @@ class SimulatedNode:
         """Return how tasks' lengths vary; None where they do not."""
         return Noise(sigma=float(self.noise), seed=seed) if self.noise else None
 
-    def overheads(self, scheduler: str) -> Overheads:
-        """Return what the runtime takes around a task under this scheduler: nothing where the node does not say."""
+    def overheads(self, scheduler: str) -> Overheads | None:
+        """Return what the runtime takes around a task under this scheduler; None where the node does not say."""
         by_name = self.around_us or {}
-        around_us = by_name.get(scheduler, by_name.get(ANY_SCHEDULER, {}))
+        around_us = by_name.get(scheduler, by_name.get(ANY_SCHEDULER))
+        if around_us is None:
+            return None
         return Overheads(**{f"{name}_s": microseconds * 1e-6 for name, microseconds in around_us.items()})
 
     @property

@@ -63,10 +63,14 @@ def test_a_scheduler_that_was_not_measured_takes_the_mean_of_those_that_were() -
     slow = replace(ROW, scheduler="dmda", around={**ROW.around, "gap_s": 5e-6}, tasks=30)
     node = made(file(ROW, slow))
     fields = {key: value for key, value in node.items() if key not in ("_target_", "simulated")}
-    overheads = SimulatedNode(**fields).overheads
-    assert overheads("eager").before_s == pytest.approx(1e-6)
-    assert overheads("dmda").before_s == pytest.approx(3e-6)
-    assert overheads("lws").before_s == pytest.approx(2.5e-6)
+    made_node = SimulatedNode(**fields)
+    for name, before_s in {"eager": 1e-6, "dmda": 3e-6, "lws": 2.5e-6}.items():
+        overheads = made_node.overheads(name)
+        assert overheads is not None
+        assert overheads.before_s == pytest.approx(before_s)
+    assert SimulatedNode(**{**fields, "around_us": None}).overheads("eager") is None, (
+        "StarPU's own microseconds, as before"
+    )
 
 
 def test_watts_are_the_counters_where_there_were_any_and_else_the_power_models() -> None:
