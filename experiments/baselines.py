@@ -122,7 +122,8 @@ def _holds_for(run: Run) -> dict[str, Any]:
     libraries = environment.get("libraries", {})
     own = {name: libraries.get(name) for name in ("numpy", "numba", "llvmlite")}
     starpu = environment.get("starpu", {}).get("version")
-    return {**environment.get("kernels", {}), **own, "starpu": starpu}
+    torch = {"torch": environment["torch"]["version"]} if "torch" in environment else {}
+    return {**environment.get("kernels", {}), **own, **torch, "starpu": starpu}
 
 
 def compare(name: str, before: Baseline, runs: Sequence[Run]) -> list[Finding]:

@@ -28,7 +28,7 @@ from experiments.validation import CONFIGS, GROUPS, ConfigError, validate
 
 TILE_COMMAND = (sys.executable, "-m", "experiments.calibrate_tile")
 
-_OWN = ("limit_s", "fresh", "file")
+_OWN = ("limit_s", "fresh", "file", "schedulers")
 
 
 class CalibrateFailedError(Exception):
@@ -66,7 +66,7 @@ def _tiles(asked: Any) -> list[Any]:
 
 def _trial(config: Mapping[str, Any], tile: Any) -> dict[str, Any]:
     """The configuration of a trial with this tile size, under StarPU's eager, which needs no expectations."""
-    limit_s, fresh, file = (config.get(key) for key in _OWN)
+    limit_s, fresh, file, schedulers = (config.get(key) for key in _OWN)
     if isinstance(limit_s, bool) or not isinstance(limit_s, int | float) or not limit_s > 0:
         raise ConfigError(f"limit_s={limit_s}: must be a number of seconds above 0")
     if not isinstance(fresh, bool):
@@ -86,9 +86,19 @@ def _trial(config: Mapping[str, Any], tile: Any) -> dict[str, Any]:
             "file": str(path.absolute()),
             "fresh": fresh,
             "limit_s": float(limit_s),
+            "schedulers": _schedulers(schedulers),
             "idle_s": float(config["energy"].get("idle_baseline_s", 0)),
         },
     }
+
+
+def _schedulers(names: Any) -> dict[str, Any]:
+    """The configurations of the schedulers under which mini-batches run, by name."""
+    there = sorted(path.stem for path in (CONFIGS / "scheduler").glob("*.yaml"))
+    if not isinstance(names, list) or not set(names) <= set(there):
+        raise ConfigError(f"schedulers={names}: must be a list of names; there are: {', '.join(there)}")
+    files = {name: OmegaConf.load(CONFIGS / "scheduler" / f"{name}.yaml") for name in names}
+    return {name: OmegaConf.to_container(file) for name, file in files.items()}
 
 
 def _defaults_of_a_run() -> dict[str, Any]:

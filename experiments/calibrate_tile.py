@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from dahl import starpu
 from dahl.context import Context
+from dahl.costs import MeasuredCosts
 from dahl.training import Trainer
 from energy import EnergySession, IdleBaseline, IdleWatts, PowerStream, Selection
 from experiments import environment, measured, records
@@ -25,7 +26,17 @@ from experiments.calibrate_check import run_mixed
 from experiments.calibration import kernels_digest
 from experiments.events import EventWriter
 from experiments.idle import check_drift
+from experiments.in_training import (
+    InTraining,
+    around_tasks,
+    as_in_training,
+    lengths,
+    run_batches,
+    sigma_of,
+    with_in_training,
+)
 from experiments.measured import TaskMeasurement
+from experiments.policies import load_scheduler
 from experiments.tables import power_stream_path
 from experiments.training import make_context, make_trainer
 from experiments.trial import report
@@ -48,16 +59,80 @@ class _Job:
     fresh: bool
     limit_s: float
     idle_s: float
+    schedulers: Mapping[str, Mapping[str, Any]]
+    """Under which mini-batches run as in training, by name."""
 
 
 def run(folder: Path, events: EventWriter) -> dict[str, Any]:
     """Measure what the folder's configuration asks for; returns how many kinds there are and were measured."""
     config = records.read_config(folder)
     asked = config["calibrate"]
-    job = _Job(Path(asked["file"]), bool(asked["fresh"]), float(asked["limit_s"]), float(asked["idle_s"]))
+    job = _Job(
+        Path(asked["file"]),
+        bool(asked["fresh"]),
+        float(asked["limit_s"]),
+        float(asked["idle_s"]),
+        asked["schedulers"],
+    )
     workload = load_workload(config, events)
     result: dict[str, Any] = workload.runtime(folder).run(_inside, folder, workload, job, events)
+    for name, scheduler in job.schedulers.items():
+        _train(folder, workload, job, name, scheduler, events)
     return result
+
+
+def _train(
+    folder: Path,
+    workload: Workload,
+    job: _Job,
+    name: str,
+    scheduler: Mapping[str, Any],
+    events: EventWriter,
+) -> None:
+    """Run mini-batches as in training under a scheduler, unless the file has them, and add them to it."""
+    known = {as_in_training(row).same for row in measured.read(job.file).get("in_training", [])}
+    config = {**workload.config, "scheduler": scheduler}
+    policy = load_scheduler(scheduler)
+
+    def inside(runtime: starpu.Runtime) -> InTraining | None:
+        worker_class, workers = runtime.workers[0].worker_class, len(runtime.workers)
+        alone = measured.measured_seconds(measured.read(job.file), workers, kernels_digest())
+        own = replace(workload, config=config, scheduler=policy, costs=MeasuredCosts(alone))
+        found = InTraining(
+            model=config["model"],
+            batch_size=int(config["batch_size"]),
+            tile=int(config["tile"]),
+            fused=own.fuse,
+            workers=workers,
+            worker_class=worker_class,
+            kernels=kernels_digest(),
+            scheduler=name,
+            tasks=0,
+            seconds={},
+            counts={},
+            sigma=0.0,
+            around={},
+        )
+        if found.same in known and not job.fresh:
+            return None
+        events.emit("calibrating", message=f"mini-batches as training runs them, under {name}")
+        context = make_context(runtime, own)
+        trace = run_batches(runtime, make_trainer(context, own))
+        seconds, counts = lengths(trace, context.footprints)
+        around = asdict(around_tasks(trace))
+        return replace(
+            found,
+            tasks=int(trace.size),
+            seconds=seconds,
+            counts=counts,
+            sigma=sigma_of(trace),
+            around=around,
+        )
+
+    runtime = replace(workload, config=config, scheduler=policy).runtime(folder / name)
+    found = runtime.run(inside)
+    if found is not None:
+        records.write_json(job.file, with_in_training(measured.read(job.file), found))
 
 
 def _inside(

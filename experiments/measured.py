@@ -6,7 +6,10 @@
  "checks": [{"tile", "measured_j", "predicted_j", "never_apart", ...}],
  "tasks": [{"operation", "key", "tile", "worker_class", "workers", "kernels",
             "repeats", "seconds", "seconds_low", "seconds_high", "seconds_mean",
-            "watts", "watts_low", "watts_high", "energy_j", "quality", "resolved"}]}
+            "watts", "watts_low", "watts_high", "energy_j", "quality", "resolved"}],
+ "in_training": [{"model", "batch_size", "tile", "fused", "workers", "worker_class", "kernels",
+                  "scheduler", "tasks", "seconds": {KEY: mean}, "counts": {KEY: number}, "sigma",
+                  "around": {"gap_s", "after_s", "wake_s", "wakes", "submit_s"}}]}
 ```
 
 Seconds are medians with the middle 95 %; watts and joules are above the idle machine, per busy worker and per task,
@@ -100,6 +103,15 @@ def with_measurement(record: Mapping[str, Any], found: TaskMeasurement) -> dict[
     """The record with a measurement in place of an earlier one of the same."""
     others = [task for task in record["tasks"] if as_measurement(task).same != found.same]
     return {**record, "tasks": [*others, asdict(found)]}
+
+
+def measured_seconds(record: Mapping[str, Any], workers: int, kernels: str) -> dict[str, dict[str, float]]:
+    """Median seconds of tasks alone by worker class and key, of so many workers and these kernels."""
+    found: dict[str, dict[str, float]] = {}
+    for known in map(as_measurement, record["tasks"]):
+        if (known.workers, known.kernels) == (workers, kernels):
+            found.setdefault(known.worker_class, {})[known.key] = known.seconds
+    return found
 
 
 def measured_watts(path: Path, workers: int, kernels: str) -> dict[str, dict[str, float]]:

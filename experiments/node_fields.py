@@ -12,6 +12,9 @@ KINDS = ("conv", "gemm", "memory")
 RATES = ("gflop_per_s", "gbyte_per_s", "launch_us")
 """How long a task takes: launch + max(flops / rate, bytes / bandwidth)."""
 
+AROUND = ("before", "after", "wake", "submit")
+"""What the runtime takes around a task, in microseconds."""
+
 _NEEDED = ("count", "idle_w", "busy_w")
 _OPTIONAL = (*RATES, "seconds", "busy_w_by_kind", "parked_w", "datasheet")
 _GPU_NEEDED = ("memory_gbyte", "link")
@@ -26,6 +29,7 @@ _MAY_BE_0 = (
     "base_w",
     "park_after_s",
     "noise",
+    *AROUND,
 )
 
 
@@ -68,6 +72,14 @@ def check_link(where: str, link: Mapping[str, Any]) -> None:
     for name in (*_LINK_NEEDED, "joule_per_gbyte"):
         if name in link:
             check_number(where, name, link[name])
+
+
+def check_around(where: str, by_scheduler: Mapping[str, Any]) -> None:
+    """Check what the runtime takes around a task, by scheduler."""
+    for name, around_us in by_scheduler.items():
+        _check_names(f"{where}, around_us.{name}", around_us, (), AROUND)
+        for field, value in around_us.items():
+            check_number(f"{where}, around_us.{name}", field, value)
 
 
 def _check_names(

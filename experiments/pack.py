@@ -87,7 +87,7 @@ def _runs(folder: Path) -> dict[Path, dict[str, Any]]:
     """The summary of each run under a folder."""
     if not folder.is_dir():
         raise PackError(f"{folder}: no such folder; give one of runs, such as runs/schedulers_on_host")
-    found = {path.parent: records.read_json(path) for path in sorted(folder.rglob(records.SUMMARY_NAME))}
+    found = {path.parent: _summary(path) for path in sorted(folder.rglob(records.SUMMARY_NAME))}
     if not found:
         raise PackError(
             f"{folder}: no run's {records.SUMMARY_NAME} in there; `output=` and `name=` of a run say where"
@@ -98,6 +98,13 @@ def _runs(folder: Path) -> dict[Path, dict[str, Any]]:
                 f"{run_dir}: still runs, or was killed with its supervisor; wait for it, or move it away"
             )
     return found
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        return records.read_json(path)
+    except ValueError as error:
+        raise PackError(f"{path}: cannot be read ({error}); move the run away") from error
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -205,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise PackError(f"{out}: lies in the folder that is packed; name another place")
         files = contents(folder)
         write_archive(files, folder.name, out)
-    except (PackError, OSError, ValueError) as error:
+    except (PackError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{out}: {len(files)} files, {out.stat().st_size / 1e6:,.1f} MB")

@@ -11,15 +11,18 @@ import numpy.typing as npt
 
 from dahl.costs import CostModel, FirstKnownCosts, MeasuredCosts, Rates, RooflineCosts
 from dahl.ops import OPERATIONS
-from dahl.starpu import Gpu, Link, Noise, Platform, Worker
+from dahl.starpu import Gpu, Link, Noise, Overheads, Platform, Worker
 from energy import PowerModel, WorkerPower
-from experiments.node_fields import PlatformError, check_class, check_link, check_number
+from experiments.node_fields import PlatformError, check_around, check_class, check_link, check_number
 
 OPERATION_KINDS: Mapping[str, str] = {name: operation.kind for name, operation in OPERATIONS.items()}
 """The kind of kernel of each operation of a network."""
 
 FREE_LINK = Link(bandwidth_bytes_per_s=1e15, latency_s=1e-9)
 """A gigabyte in a microsecond: SimGrid has no link without time."""
+
+ANY_SCHEDULER = "any"
+"""In place of a scheduler's name: those that ``around_us`` does not name."""
 
 
 @final
@@ -31,7 +34,9 @@ class SimulatedNode:
     watts are the GPU's. ``peer_link`` joins any two GPUs directly; without it their data pass through the host.
     A worker without a task for ``park_after_s`` draws its ``parked_w``. ``noise`` is the sigma of the lognormal
     variation of tasks' lengths. ``free_links`` lets data move in next to no time (`FREE_LINK`) and at no joules, which
-    shows what the links of a node cost. Raises PlatformError, which names the field.
+    shows what the links of a node cost. ``around_us`` is what the runtime takes around a task in microseconds, by
+    scheduler (`ANY_SCHEDULER`: all that it does not name): ``before``, ``after``, ``wake``, ``submit``, as in
+    ``dahl.starpu.Overheads``. Raises PlatformError, which names the field.
     """
 
     name: str
@@ -42,6 +47,7 @@ class SimulatedNode:
     park_after_s: float = 0.0
     noise: float = 0.0
     free_links: bool = False
+    around_us: Mapping[str, Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         where = f"platform {self.name}"
@@ -53,6 +59,7 @@ class SimulatedNode:
             check_class(f"{where}, {name}", fields, gpu=True)
         if self.peer_link is not None:
             check_link(f"{where}, peer_link", self.peer_link)
+        check_around(where, self.around_us or {})
         if not isinstance(self.free_links, bool):
             raise PlatformError(f"{where}: free_links must be true or false, got {self.free_links!r}")
         if shared := set(self.cpu) & set(self.gpu):
@@ -119,6 +126,14 @@ class SimulatedNode:
     def length_noise(self, seed: int) -> Noise | None:
         """Return how tasks' lengths vary; None where they do not."""
         return Noise(sigma=float(self.noise), seed=seed) if self.noise else None
+
+    def overheads(self, scheduler: str) -> Overheads | None:
+        """Return what the runtime takes around a task under this scheduler; None where the node does not say."""
+        by_name = self.around_us or {}
+        around_us = by_name.get(scheduler, by_name.get(ANY_SCHEDULER))
+        if around_us is None:
+            return None
+        return Overheads(**{f"{name}_s": microseconds * 1e-6 for name, microseconds in around_us.items()})
 
     @property
     def transfers_cost_joules(self) -> bool:

@@ -41,7 +41,11 @@ def cases() -> dict[str, list[str]]:
 
 def run_cases(chosen: dict[str, list[str]], output: Path) -> None:
     """Run each configuration into the folder of its name: simulations side by side, then the others."""
-    simulated = {name: own for name, own in chosen.items() if any(o.startswith("platform=") for o in own)}
+    simulated = {
+        name: own
+        for name, own in chosen.items()
+        if any(override.startswith("platform=") and override != "platform=host" for override in own)
+    }
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(lambda name: _run_case(name, simulated[name], output), simulated))
     for name, own in chosen.items():

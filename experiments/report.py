@@ -117,6 +117,9 @@ def sections_of(runs: Runs, found: Comparison, asked: Asked) -> list[Section]:
                 sections.sentences(variants, paired),
                 tuple(doubts),
                 sections.variants_table(variants),
+                sections.variants_table(variants, derived=True)
+                if variants["edp_j_s"].notna().any()
+                else None,
                 None if paired is None else sections.paired_table(paired),
                 sections.figures(runs, frame, variants, stem),
                 tuple(

@@ -28,6 +28,8 @@ from experiments.supervisor import Outcome, log_tail, supervise
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from experiments.progress import TrialDisplay
 
 TRIAL_COMMAND = (sys.executable, "-m", "experiments.trial")
@@ -51,6 +53,8 @@ def run_trial(cfg: DictConfig) -> None:
     """
     config = resolved(cfg)
     validate({key: value for key, value in config.items() if key not in NOT_CONFIGURED})
+    if config["repeats"] > 1 and config["sweep"] is None:
+        raise ConfigError(f"repeats={config['repeats']}: repeats need -m (one trial for each)")
     experiment = config["name"] or config["choices"]["experiment"] or "trials"
     experiment_dir = records.experiment_dir(Path(config["output"]), experiment)
     if config["resume"] and _is_recorded(experiment_dir, config):
@@ -62,21 +66,26 @@ def run_trial(cfg: DictConfig) -> None:
             Path(config["output"]), experiment, scheduler_name(config), config["choices"]["model"]
         )
         with nullcontext() if simulated else measuring(run_dir, allow_concurrent=True):
-            outcome = _run(run_dir, config)
+            outcome = run_recorded(run_dir, config)
     if outcome.stopped_by is not None:
         raise SystemExit(128 + outcome.stopped_by)
     if outcome.status != "finished":
         raise TrialFailedError(outcome.error)
 
 
-def _run(run_dir: Path, config: dict[str, Any]) -> Outcome:
+def run_recorded(run_dir: Path, config: dict[str, Any], console: Console | None = None) -> Outcome:
+    """Run a configuration that has been checked as one trial, into its new folder; returns how it ended.
+
+    What is to be seen of it goes to `console`, the terminal by default.
+    """
     lock = RunLock(run_dir)
     records.write_config(run_dir, config)
     records.write_json(run_dir / records.ENVIRONMENT_NAME, environment.collect(CHECKOUT))
     records.write_json(run_dir / records.SUMMARY_NAME, summarise(config, [], status="running"))
-    outcome = _supervised(run_dir, config)
-    lock.release()
-    return outcome
+    try:
+        return _supervised(run_dir, config, console)
+    finally:
+        lock.release()
 
 
 def _is_recorded(experiment_dir: Path, config: dict[str, Any]) -> bool:
@@ -153,12 +162,12 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {**plain, "choices": named, "sweep": sweep, "position": position}
 
 
-def _supervised(run_dir: Path, config: dict[str, Any]) -> Outcome:
+def _supervised(run_dir: Path, config: dict[str, Any], shown_on: Console | None) -> Outcome:
     from rich.console import Console
 
     from experiments.progress import TrialDisplay, show_end
 
-    console = Console()
+    console = shown_on or Console()
     choices = config["choices"]
     parts = [scheduler_name(config), *(choices[key] for key in ("model", "dataset", "platform"))]
     display = TrialDisplay(console, " · ".join(parts), config["epochs"])

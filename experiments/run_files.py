@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,21 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], str | None]:
     else:
         way_out = "run it again, or read it with the version that wrote it"
     return known, f"has version {version} of the records, this one reads {records.RECORD_VERSION}; {way_out}"
+
+
+def read_scalars(folder: Path, names: Iterable[str]) -> tuple[dict[str, Any], str | None]:
+    """Single values at the top of the configuration, and what is wrong with it.
+
+    Read line by line, since parsing the whole file takes most of the time that many runs take: `write_config` writes
+    each of these on a line of its own.
+    """
+    try:
+        text = (folder / records.CONFIG_NAME).read_text()
+        lines = re.findall(rf"^(?:{'|'.join(names)}): .*$", text, re.MULTILINE)
+        return yaml.load("\n".join(lines), _YAML) or {}, None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split())
+        return {}, f"{records.CONFIG_NAME} cannot be read ({words})"
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:

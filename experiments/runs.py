@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from energy.stream import read_stream
 from experiments import records
-from experiments.run_files import NO_RUN, fits, read_config, read_summary
+from experiments.run_files import NO_RUN, fits, read_config, read_scalars, read_summary
 from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, GUARD, POWER, SUMMARY, TASKS, WINDOWS
 from experiments.tables import power_stream_path, read_table
 
@@ -79,12 +79,11 @@ class Run:
 
     path: Path
     summary: Mapping[str, Any]
-    config: Mapping[str, Any]
 
     @staticmethod
     def load(path: str | Path) -> Run:
         """The run in a folder. Raises RunsError where it is none, is damaged or of another version of the records."""
-        run, problem = _read(Path(path))
+        run, _, problem = _read(Path(path))
         if problem is not None:
             raise RunsError(f"{path}: {problem}")
         return run
@@ -98,6 +97,14 @@ class Run:
         """Whether the run left this table."""
         endings = (".parquet", ".stream") if table == "power" else (".parquet", ".arrows")
         return any((self.path / f"{table}{ending}").exists() for ending in endings)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration. Raises RunsError."""
+        config, problem = read_config(self.path)
+        if problem is not None:
+            raise RunsError(f"{self.path}: {problem}")
+        return config
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -193,9 +200,9 @@ class Runs(Sequence[Run]):
     Only those without a problem are members and have rows in the tables; `summary` has all.
     """
 
-    def __init__(self, found: Sequence[tuple[Run, str | None]]) -> None:
+    def __init__(self, found: Sequence[tuple[Run, Mapping[str, Any], str | None]]) -> None:
         self._found = list(found)
-        self._runs = [run for run, problem in self._found if problem is None]
+        self._runs = [run for run, _, problem in self._found if problem is None]
 
     def __getitem__(self, index: Any) -> Any:
         """A run by its place; a slice is a list of runs."""
@@ -211,11 +218,11 @@ class Runs(Sequence[Run]):
     def summary(self) -> pd.DataFrame:
         """A row per folder, whatever became of its trial; the index `run` is the folder."""
         known = pa.unify_schemas([OWN_COLUMNS, SUMMARY])
-        rows = [{**_own(run), **run.summary, "problem": problem} for run, problem in self._found]
+        rows = [{**own, **run.summary, "problem": problem} for run, own, problem in self._found]
         frame = pa.Table.from_pylist(rows, schema=known).to_pandas(types_mapper=_NULLABLE.get)
         for name in dict.fromkeys(key for row in rows for key in row if key not in known.names):
             frame[name] = [row.get(name) for row in rows]
-        frame.index = pd.Index([str(run.path) for run, _ in self._found], name="run")
+        frame.index = pd.Index([str(run.path) for run, *_ in self._found], name="run")
         return frame
 
     @cached_property
@@ -276,9 +283,8 @@ def load_runs(*patterns: str | Path) -> Runs:
     if not patterns:
         raise RunsError("no folder was named; name one with runs in it, such as runs")
     folders = list(dict.fromkeys(folder for pattern in patterns for folder in _folders(pattern)))
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(_read, folders))
-    if all(problem == NO_RUN for _, problem in found):
+    found = [_read(folder) for folder in folders]
+    if all(problem == NO_RUN for *_, problem in found):
         raise RunsError(
             f"{', '.join(map(str, patterns))}: no run in there; `output=` and `name=` say where runs go"
         )
@@ -316,25 +322,26 @@ def _beneath(folder: Path) -> list[Path]:
     return [run for name in inner for run in _beneath(folder / name)]
 
 
-def _read(folder: Path) -> tuple[Run, str | None]:
-    """A run as far as it can be read, and what is wrong with it."""
+def _read(folder: Path) -> tuple[Run, dict[str, Any], str | None]:
+    """A run as far as it can be read, the values of `OWN_COLUMNS`, and what is wrong with it."""
     summary, problem = read_summary(folder)
-    config, torn = read_config(folder) if problem != NO_RUN else ({}, None)
-    choices = config.get("choices") or {}
-    # Records of the first days name these in the configuration alone.
-    earlier = {
-        "platform": choices.get("platform"),
-        "workload": choices.get("workload", "cnn" if choices else None),
-    }
+    scalars, missing = read_scalars(folder, OWN_COLUMNS.names) if problem != NO_RUN else ({}, None)
+    earlier: dict[str, Any] = {}
+    if problem is None and missing is None and not {"platform", "workload"} <= summary.keys():
+        # Records of the first days name these in the configuration alone.
+        config, missing = read_config(folder)
+        choices = config.get("choices") or {}
+        earlier = {"platform": choices.get("platform"), "workload": choices.get("workload", "cnn")}
     unknown: dict[str, Any] = dict.fromkeys(SUMMARY.names)
-    return Run(folder, {**unknown, **earlier, **summary}, config), problem or torn
+    run = Run(folder, {**unknown, **earlier, **summary})
+    return run, _own(folder, scalars), problem or missing
 
 
-def _own(run: Run) -> dict[str, Any]:
+def _own(folder: Path, scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `OWN_COLUMNS`, but for the problem."""
-    row: dict[str, Any] = {"experiment": run.path.absolute().parent.name}
+    row: dict[str, Any] = {"experiment": folder.absolute().parent.name}
     for field in list(OWN_COLUMNS)[2:]:
-        value = run.config.get(field.name)
+        value = scalars.get(field.name)
         if value is not None and field.type == pa.string():
             value = value if isinstance(value, str) else json.dumps(value)
         row[field.name] = value if fits(value, field.type) else None
@@ -343,8 +350,9 @@ def _own(run: Run) -> dict[str, Any]:
 
 def _with_every_column(table: pa.Table, name: str) -> pa.Table:
     """The table with nulls in documented columns that an earlier state of the project did not write."""
+    there_are = set(table.column_names)
     for field in SCHEMAS[name]:
-        if field.name not in table.column_names:
+        if field.name not in there_are:
             # Before there were blocks, each epoch was one.
             earlier = table["epoch"] if field.name == "last_epoch" else pa.nulls(len(table), field.type)
             table = table.append_column(field, earlier)

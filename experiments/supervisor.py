@@ -84,18 +84,7 @@ def supervise(
         io.FileIO(run_dir / LOG_NAME, "ab") as log,
         stopping_signals() as (wakeup, received),
     ):
-        try:
-            process = subprocess.Popen(
-                [*command, "--events", str(write_fd), "--parent", str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(environment),
-                pass_fds=(write_fd,),
-                start_new_session=True,
-            )
-        finally:
-            os.close(write_fd)
+        process = _start(command, write_fd, log, environment)
         watch = _Watch(on_event, log, grace_s, timeout_s)
         if timeout_s is not None:
             watch.deadline_s = time.monotonic() + timeout_s
@@ -105,6 +94,24 @@ def supervise(
             _kill_group(process, signal.SIGKILL)  # before the leader is reaped: its id is still ours
             process.wait()
         return _outcome(process.returncode, watch, received)
+
+
+def _start(
+    command: Sequence[str], events_fd: int, log: io.FileIO, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start the trial in a session of its own; `events_fd` is its alone from then on."""
+    try:
+        return subprocess.Popen(
+            [*command, "--events", str(events_fd), "--parent", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environment),
+            pass_fds=(events_fd,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(events_fd)
 
 
 def _follow(

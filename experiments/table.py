@@ -16,16 +16,13 @@ from typing import Any
 
 from experiments import noise, records
 from experiments.progress import NOTHING, joules
+from experiments.runs import RunsError
 from experiments.summary import QUALITIES
 
 Summary = Mapping[str, Any]
 Column = tuple[str, ...]
 
 _NAMES = ("platform", "workload", "model", "dataset")
-
-
-class RunsError(Exception):
-    """A folder holds no record of a run, or one that cannot be shown."""
 
 
 def read_summaries(folder: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ TABLES = ("epochs", "windows", "guard", "breakdown", "tasks", "decisions")
 
 _END_BYTES = 8  # Arrow takes a tail that is shorter than a message's length for the end of the stream
 _ROW_GROUP_ROWS = 65536
+_SMALL_BYTES = (
+    1 << 18
+)  # of a stream: compressed, a table of so little is larger, and takes twice as long to read
 
 
 class TableStream:
@@ -129,16 +132,17 @@ def to_parquet(run_dir: Path, name: str) -> bool:
     with pa.OSFile(str(source_path), "rb") as source:
         stream = _Stream(source)
         if stream.schema is not None:
-            _write_parquet(stream, stream.schema, temporary)
+            compression = "zstd" if source.size() > _SMALL_BYTES else "none"
+            _write_parquet(stream, stream.schema, temporary, compression)
             os.replace(temporary, target)
     source_path.unlink()
     sync_folder(run_dir)
     return stream.torn
 
 
-def _write_parquet(stream: _Stream, schema: pa.Schema, path: Path) -> None:
+def _write_parquet(stream: _Stream, schema: pa.Schema, path: Path, compression: str) -> None:
     """Write batch by batch, so that a long trace need not fit into memory."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression=compression) as writer:
         pending: list[pa.RecordBatch] = []
         for batch in stream:
             pending.append(batch)

@@ -116,7 +116,7 @@ def _tell_what_runs(run_dir: Path, workload: Workload, session: EnergySession, e
         "version": torch.__version__,
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
-        "build": torch.__config__.show().splitlines(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **{key: value for key, value in workload.config["framework"].items() if key != "name"},
     }
     environment["energy"] = describe_energy(workload, session)

@@ -60,12 +60,20 @@ class Workload:
             explain=self.explains,
             platform=self.platform.platform if self.platform else None,
             noise=self.platform.length_noise(self.config["seed"]) if self.platform else None,
+            overheads=self.platform.overheads(self._scheduler_name) if self.platform else None,
             trace=True,  # the power model counts from it, whether it is written down or not
             home=run_dir / "starpu",
             watts=lambda workers: machine_watts(self.power_model(workers)),
             energy_weight=self._energy_weight(),
             live_watts=live_watts,
         )
+
+    @property
+    def _scheduler_name(self) -> str:
+        """As the group's files are called."""
+        if isinstance(self.scheduler, StarPUScheduler):
+            return self.scheduler.name
+        return str(self.config.get("choices", {}).get("scheduler", type(self.scheduler).__name__))
 
     def _energy_weight(self) -> starpu.EnergyWeight | None:
         own = self.scheduler

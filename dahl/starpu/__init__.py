@@ -33,6 +33,7 @@ from dahl.starpu.errors import (
 )
 from dahl.starpu.kernel import Kernel, Operand, compile_kernel, inline_kernel
 from dahl.starpu.noise import Noise
+from dahl.starpu.overheads import Overheads
 from dahl.starpu.platform import Gpu, Link, Platform
 from dahl.starpu.policy import MachineWatts, Policy, TaskKind, WorkerState, WorkerWatts
 from dahl.starpu.runtime import Runtime
@@ -65,6 +66,7 @@ __all__ = [
     "NotRunningError",
     "Operand",
     "OutOfMemoryError",
+    "Overheads",
     "Platform",
     "Policy",
     "PolicyAnswerError",

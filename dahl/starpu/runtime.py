@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, final
@@ -26,6 +27,7 @@ from dahl.starpu.errors import (
 )
 from dahl.starpu.kernel import Kernel, cache_root
 from dahl.starpu.noise import Noise
+from dahl.starpu.overheads import NO_FIXED_COSTS, Overheads
 from dahl.starpu.platform import Platform
 from dahl.starpu.policy import InstalledPolicy, Policy, WattsOf, task_kinds
 from dahl.starpu.simulation import simulate
@@ -52,6 +54,7 @@ class Runtime:
         scheduler: the name of one of StarPU's policies, or a compiled policy.
         platform: the machine to simulate; None runs natively.
         noise: how the lengths of a simulation's tasks vary; None: they are as expected.
+        overheads: what the runtime takes around a simulation's tasks; None: StarPU's own fixed microseconds.
         trace: whether each task's times are kept for ``take_trace``.
         home: where StarPU keeps its models; default ``.cache/starpu`` of the project, never the home folder.
         watts: tells, once the workers are known, the watts that a policy sees.
@@ -76,6 +79,7 @@ class Runtime:
         scheduler: str | Policy = "lws",
         platform: Platform | None = None,
         noise: Noise | None = None,
+        overheads: Overheads | None = None,
         trace: bool = True,
         home: Path | None = None,
         watts: WattsOf | None = None,
@@ -88,6 +92,7 @@ class Runtime:
     ) -> None:
         self._explain, self._replayed_watts, self._live_watts = explain, replayed_watts, live_watts
         self.platform, self.simulated, self._noise = platform, platform is not None, noise or Noise(0.0)
+        self._overheads = overheads
         self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
         module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
@@ -344,6 +349,7 @@ class Runtime:
             "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
             # A simulation's lengths hold what it takes to launch them.
             "STARPU_SIMGRID_CUDA_QUEUE_COST": "0",
+            **(NO_FIXED_COSTS if self._overheads else {}),
             **(self._energy_weight.environment() if self._energy_weight else {}),
         }
 
@@ -394,6 +400,8 @@ class Runtime:
                 raise NoWorkerError("StarPU found no worker: ask for at least one CPU or GPU worker")
             check(status, "starting StarPU")
             check(self.lib.dahl_set_noise(self._noise.sigma, self._noise.seed), "setting the noise")
+            own = self._overheads or Overheads()
+            check(self.lib.dahl_set_overheads(*astuple(own)), "setting the overheads")
         except BaseException:
             self._restore()
             raise

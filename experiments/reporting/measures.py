@@ -17,29 +17,28 @@ from experiments.summary import QUALITIES
 @final
 @dataclass(frozen=True)
 class Measure:
-    """A column of numbers: its name, what it is called, its unit, and whether less is better."""
+    """A column of numbers: its name, what it is called, its unit."""
 
     column: str
     title: str
     unit: str
-    less_is_better: bool = True
-    of_joules: bool = True
-    """Whether it has the quality of the joules."""
+    derived: bool = False
+    """Whether it stands in the second table."""
 
 
 MEASURES = (
-    Measure("seconds_per_epoch", "time per epoch", "s", of_joules=False),
-    Measure("cpu_seconds_per_epoch", "CPU time per epoch", "s", of_joules=False),
+    Measure("seconds_per_epoch", "time per epoch", "s"),
+    Measure("cpu_seconds_per_epoch", "CPU time per epoch", "s"),
     Measure("joules_per_epoch", "energy per epoch", "J"),
     Measure("joules_per_epoch_net", "energy per epoch, net of idle", "J"),
     Measure("watts", "mean power", "W"),
-    Measure("edp_j_s", "EDP per epoch", "J s"),
-    Measure("ed2p_j_s2", "ED2P per epoch", "J s2"),
-    Measure("images_per_joule", "samples per joule", "1/J", less_is_better=False),
-    Measure("accuracy", "test accuracy", "1", less_is_better=False, of_joules=False),
-    Measure("joules_to_accuracy", "energy to accuracy", "J"),
-    Measure("bound_ratio", "energy over bound", "1"),
-    Measure("bound_ratio_controllable", "controllable energy over bound", "1"),
+    Measure("images_per_joule", "samples per joule", "1/J"),
+    Measure("accuracy", "test accuracy", "1"),
+    Measure("edp_j_s", "EDP per epoch", "J\u00a0s", derived=True),
+    Measure("ed2p_j_s2", "ED2P per epoch", "J\u00a0s²", derived=True),
+    Measure("joules_to_accuracy", "energy to accuracy", "J", derived=True),
+    Measure("bound_ratio", "energy over bound", "1", derived=True),
+    Measure("bound_ratio_controllable", "controllable energy over bound", "1", derived=True),
 )
 
 _COPIED = ("scheduler", "framework", "seed", "repeat", "simulated", "epochs", "energy_quality", "disturbed")

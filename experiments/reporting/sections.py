@@ -56,6 +56,8 @@ class Section:
     doubts: tuple[str, ...]
     """What stands against believing small differences."""
     variants: Table
+    derived: Table | None
+    """EDP and the like; None where no joules are known."""
     paired: Table | None
     figures: tuple[PlacedFigure, ...]
     closer: tuple[tuple[str, tuple[PlacedFigure, ...], tuple[str, ...]], ...] = field(default=())
@@ -69,33 +71,44 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:#.4g}".rstrip(".")
 
 
+def rounded(value: float) -> str:
+    """An end of an interval, with three digits that count."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
+
+
 def percent(value: float) -> str:
     """A share with its sign as percent."""
-    return NOTHING if pd.isna(value) else f"{100 * value:+.1f} %"
+    if pd.isna(value):
+        return NOTHING
+    return f"{100 * value:+,.1f}\u00a0%" if abs(value) < 10 else f"{100 * value:+,.0f}\u00a0%"
 
 
-def _with_spread(row: Any, name: str, text: Any) -> str:
+def _with_spread(row: Any, name: str, text: Any, end: Any) -> str:
     """A median, and under it what lies around it."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    around = "" if pd.isna(low) or pd.isna(high) else f"\n({text(low)} to {text(high)})"
+    around = "" if pd.isna(low) or pd.isna(high) else f"\n({end(low)} to {end(high)})"
     return f"{text(row[name])}{around}"
 
 
-def variants_table(variants: pd.DataFrame) -> Table:
-    """The medians of one setting; measures that nobody has are left out."""
-    shown = [measure for measure in MEASURES if variants[measure.column].notna().any()]
+def variants_table(variants: pd.DataFrame, *, derived: bool = False) -> Table:
+    """The medians of one setting, or what is derived from them; measures that nobody has are left out."""
+    shown = [m for m in MEASURES if m.derived is derived and variants[m.column].notna().any()]
     quality = _common(variants["quality"])
     frameworks = variants["framework"].nunique() > 1
-    heads = ["variant", *["framework"] * frameworks, "runs", *["joules are"] * (quality is None)]
+    heads = ["variant", *["framework"] * frameworks, *["joules are"] * (quality is None)]
     rows = []
     for _, row in variants.iterrows():
-        facts = [str(row["label"]), *[str(row["framework"])] * frameworks, str(row["runs"])]
+        facts = [str(row["label"]), *[str(row["framework"])] * frameworks]
         facts += [row["quality"] or NOTHING] * (quality is None)
-        rows.append((*facts, *(_with_spread(row, m.column, number) for m in shown)))
+        rows.append(
+            (*facts, *(_with_spread(row, m.column, number, rounded) for m in shown), str(row["runs"]))
+        )
     notes = _spread_notes(variants["spread"])
     if quality is not None:
         notes = (f"Joules, and all that is made of them, are {quality}.", *notes)
-    return Table((*heads, *(_head(measure, variants) for measure in shown)), tuple(rows), notes)
+    return Table((*heads, *(_head(measure, variants) for measure in shown), "runs"), tuple(rows), notes)
 
 
 def _head(measure: Measure, variants: pd.DataFrame) -> str:
@@ -122,24 +135,30 @@ def _spread_notes(kinds: pd.Series) -> tuple[str, ...]:
 
 
 def paired_table(paired: pd.DataFrame) -> Table:
-    """The comparison with the baseline."""
+    """The comparison with the baseline, most energy saved first."""
     quality = _common(paired["quality"]) or "of mixed qualities"
-    heads = ("variant", "against", "pairs", "energy saved", "slowdown", "change of EDP")
+    baselines = list(dict.fromkeys(paired["baseline"]))
+    several = len(baselines) > 1
+    heads = ("variant", *["against"] * several, "energy saved", "slowdown", "change of EDP", "pairs")
     rows = tuple(
         (
             str(row["label"]),
-            str(row["baseline"]),
+            *[str(row["baseline"])] * several,
+            *(
+                _with_spread(row, name, percent, percent)
+                for name in ("energy_saved", "slowdown", "edp_change")
+            ),
             str(row["pairs"]) + (f" ({row['unpaired']} runs left over)" if row["unpaired"] else ""),
-            *(_with_spread(row, name, percent) for name in ("energy_saved", "slowdown", "edp_change")),
         )
-        for _, row in paired.iterrows()
+        for _, row in paired.sort_values("energy_saved", ascending=False, kind="stable").iterrows()
     )
     notes = (
+        "" if several else f"The baseline is {baselines[0]}.",
         f"Energy is {quality}. Pairs share seed and repeat; shown are medians of the pairs' ratios, as shares of the "
         "baseline's.",
         *_spread_notes(paired["spread"]),
     )
-    return Table(heads, rows, notes)
+    return Table(heads, rows, tuple(note for note in notes if note))
 
 
 def sentences(variants: pd.DataFrame, paired: pd.DataFrame | None) -> tuple[str, ...]:
@@ -154,10 +173,16 @@ def sentences(variants: pd.DataFrame, paired: pd.DataFrame | None) -> tuple[str,
         said += [] if both else [f"Least time: {_costs(fastest)}."]
     if paired is not None and paired["energy_saved"].notna().any():
         best = paired.sort_values("energy_saved", ascending=False).iloc[0]
+        pairs = f"{best['pairs']} pair{'' if best['pairs'] == 1 else 's'}"
+        takes = "takes" if best["energy_saved"] > 0 else "comes closest with"
         said.append(
-            f"Against {best['baseline']}, {best['label']} takes {_change(-best['energy_saved'])} energy and "
-            f"{_change(best['slowdown'])} time (medians of {best['pairs']} pair{'' if best['pairs'] == 1 else 's'})."
+            f"Against {best['baseline']}, {best['label']} {takes} {_change(-best['energy_saved'])} energy and "
+            f"{_change(best['slowdown'])} time (medians of {pairs})."
         )
+        if best["spread"] == "interval" and best["energy_saved_low"] <= 0 <= best["energy_saved_high"]:
+            said.append(
+                "The interval of that energy holds no change at all: the runs do not show a difference."
+            )
     if paired is not None and len(paired) and not paired["pairs"].any():
         said.append("No run shares seed and repeat with one of the baseline: nothing could be paired.")
     return tuple(said)

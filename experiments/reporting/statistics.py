@@ -81,7 +81,7 @@ def _interval(values: Floats, seed: int, resamples: int) -> tuple[float, float]:
 
 
 def medians(frame: pd.DataFrame, *, seed: int, resamples: int) -> pd.DataFrame:
-    """A row for each variant of each setting: runs, kind of spread, and of each measure median, low and high.
+    """A row for each variant of each setting, fewest joules first: of each measure median, low and high.
 
     `frame` is `measures.measured`'s.
     """
@@ -94,7 +94,11 @@ def medians(frame: pd.DataFrame, *, seed: int, resamples: int) -> pd.DataFrame:
             if measure.column == "joules_per_epoch" or "spread" not in row:
                 row["spread"] = None if spread is None else spread.kind
         rows.append(row)
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows).sort_values(["joules_per_epoch", "seconds_per_epoch"], kind="stable")
+    settings = {setting: place for place, setting in enumerate(dict.fromkeys(frame["setting"]))}
+    return found.sort_values("setting", key=lambda names: names.map(settings), kind="stable").reset_index(
+        drop=True
+    )
 
 
 def _facts(own: pd.DataFrame) -> dict[str, Any]:

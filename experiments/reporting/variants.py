@@ -101,7 +101,7 @@ def label_of(factors: Factors) -> str:
         for key, value in others
         if key != "framework"
     ]
-    return ", ".join([scheduler, *shown])
+    return f"{scheduler} ({', '.join(shown)})" if shown else scheduler
 
 
 def baseline_of(factors: Factors, asked: Mapping[str, str], there_are: Iterable[Factors]) -> Factors | None:

@@ -236,3 +236,30 @@ def test_runs_are_loaded_and_counted(tmp_path: Path) -> None:
         small = figures["seconds"]["highest"] <= 20 and figures["peak_mb"]["highest"] < 2000
         assert found["target_holds"][case] is small
     assert "12 runs of 5 epochs" in printed
+
+
+@pytest.mark.slow
+def test_real_and_simulated_epochs_are_set_side_by_side_and_measured_once(tmp_path: Path) -> None:
+    arguments = (
+        "--models",
+        "basic_cnn",
+        "--workers",
+        "1",
+        "--tiles",
+        "64",
+        "--images",
+        "512",
+        "--epochs",
+        "2",
+    )
+    command = (*arguments, "--schedulers", "eager", "lws", "--folder", str(tmp_path / "study"))
+    found, printed = run("fidelity", tmp_path, *command, "--markdown", str(tmp_path / "table.md"))
+    assert [(row["scheduler"], row["tile"]) for row in found["rows"]] == [("eager", 64), ("lws", 64)]
+    for row in found["rows"]:
+        assert row["simulated_s"] > 0
+        assert row["error"] == pytest.approx(row["simulated_s"] / row["real_s"]["median"] - 1)
+        assert len(row["real_s"]["values"]) == 2
+    assert "median error" in printed
+    assert (tmp_path / "table.md").read_text().count("| basic_cnn | 1 | 64 |") == 2
+    again, _ = run("fidelity", tmp_path, *command)
+    assert again["rows"] == found["rows"]

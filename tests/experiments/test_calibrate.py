@@ -75,6 +75,11 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path: Pa
         assert task.energy_j == pytest.approx(8.5 * task.seconds)
     assert {"gather", "conv2d", "sgd_4d"} <= {task["operation"] for task in after}
     assert not list(tmp_path.glob(".calibrate-*"))
+    (training,) = json.loads(file.read_text())["in_training"]
+    assert (training["scheduler"], training["tile"], training["fused"]) == ("eager", 16, False)
+    assert set(training["seconds"]) < {task["key"] for task in json.loads(file.read_text())["tasks"]}
+    assert sum(training["counts"].values()) == training["tasks"] > 0
+    assert 0 < training["around"]["gap_s"] < 1
 
     whole = file.read_bytes()
     third = run(file, *QUICK)
@@ -93,6 +98,7 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path: Pa
             ["epochs=3"],
             "unknown key 'epochs'; there are: model, dataset, energy, platform, batch_size, tile, fuse",
         ),
+        (["schedulers=[foo]"], "schedulers=['foo']: must be a list of names; there are: dm, dmda"),
         (["limit_s=0"], "limit_s=0: must be a number of seconds above 0"),
         (["platform=cpu8_gpu2"], "only platform=host can be calibrated"),
         (["energy=rapl"], "energy source 'rapl' is not available"),
@@ -133,7 +139,7 @@ def test_with_a_counter_each_kind_has_its_watts_and_training_is_set_beside_them(
     monkeypatch.setattr(alone, "SHORTEST_BURST_S", 0.02)
     monkeypatch.setattr(calibrate_check, "CHECK_S", 0.3)
     file = tmp_path / "measured.json"
-    asked = {"file": str(file), "fresh": False, "limit_s": 0.05, "idle_s": 0.2}
+    asked = {"file": str(file), "fresh": False, "limit_s": 0.05, "idle_s": 0.2, "schedulers": {}}
     energy = {"sources": [], "rate_hz": 10, "model": {"base_w": 1.0, "cpu": WATTS}}
     dataset = {"_target_": "dahl.datasets.Synthetic", "train_size": 64, "test_size": 64}
     config = configuration(dataset=dataset, energy=energy, batch_size=16, fuse=False, calibrate=asked)

@@ -36,10 +36,10 @@ def head(name: str) -> str:
     return " ".join(taken)
 
 
-def trials(name: str) -> list[list[str]]:
-    """The overrides of each trial, as Hydra's sweeper makes them of the file's own."""
-    swept = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml").hydra.sweeper.params
-    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in swept.items()])
+def swept(name: str) -> list[list[str]]:
+    """For each key that is swept its overrides, as Hydra's sweeper makes them of the file's own."""
+    params = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     choices = []
     for override in parsed:
         value = override.value()
@@ -50,7 +50,12 @@ def trials(name: str) -> list[list[str]]:
         )
         assert names, override.input_line
         choices.append([f"{override.key_or_group}={choice}" for choice in names])
-    return [list(trial) for trial in product(*choices)]
+    return choices
+
+
+def trials(name: str) -> list[list[str]]:
+    """The overrides of each trial."""
+    return [list(trial) for trial in product(*swept(name))]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -64,14 +69,31 @@ def test_it_says_its_question_its_command_and_how_long_it_takes(name: str) -> No
     assert int(told[1]) == len(trials(name)) * repeats
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_each_trial_of_it_can_run(name: str) -> None:
+LONG = [name for name in EXPERIMENTS if name.startswith(("policies_on_", "platforms"))]
+
+
+def check(name: str, overrides_of_trials: list[list[str]]) -> None:
     seen = set()
-    for overrides in trials(name):
+    for overrides in overrides_of_trials:
         config: Any = OmegaConf.to_container(
             compose("run", overrides=[f"experiment={name}", *overrides]), resolve=True
         )
         assert config["name"] == name
         validate(config, processors=1024)
         seen.add(OmegaConf.to_yaml(config))
-    assert len(seen) == len(trials(name)), "two trials are the same"
+    assert len(seen) == len(overrides_of_trials), "two trials are the same"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EXPERIMENTS]
+)
+def test_each_trial_of_it_can_run(name: str) -> None:
+    check(name, trials(name))
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_each_value_that_a_long_one_sweeps_can_run(name: str) -> None:
+    """Composing every pair of a policy and a node takes half a minute: with -m slow."""
+    choices = swept(name)
+    count = max(map(len, choices))
+    check(name, [[values[number % len(values)] for values in choices] for number in range(count)])

@@ -148,6 +148,10 @@ def test_what_cannot_be_packed_is_one_clear_line(
     link.symlink_to(tmp_path)
     assert refusal(capsys, runs).endswith("a link cannot be packed; put what it points to in its place")
     link.unlink()
+    torn = write_run(runs, "lws") / "summary.json"
+    torn.write_text("{")
+    assert f"{torn}: cannot be read" in refusal(capsys, runs)
+    torn.unlink()
     write_run(runs, "ws", status="running")
     assert "still runs, or was killed with its supervisor" in refusal(capsys, runs, tmp_path / "out.zip")
     assert not list(tmp_path.glob("out.*"))

@@ -48,7 +48,7 @@ def ran(way: str, overrides: tuple[str, ...], output: Path, environment: dict[st
         (TRAINING, "one_weight_bit", "moved: case: weights_sha256 was "),
     ],
 )
-def test_a_planted_regression_is_told_and_a_second_run_without_it_is_not_one(
+def test_a_planted_regression_is_told_and_nothing_else_is(
     overrides: tuple[str, ...],
     regression: str,
     said: str,
@@ -59,9 +59,7 @@ def test_a_planted_regression_is_told_and_a_second_run_without_it_is_not_one(
     baselines = ["--baselines", str(tmp_path / "baselines")]
     first = ran("nothing", overrides, tmp_path / "first", environment)
     assert regress.main([str(first), *baselines, "--update", "--reason", "the first"]) == 0
-    again = ran("nothing", overrides, tmp_path / "again", environment)
-    assert regress.main([str(again), *baselines]) == 0
-    assert "nothing moved" in capsys.readouterr().out
+    capsys.readouterr()
     planted = ran(regression, overrides, tmp_path / "planted", environment)
     assert regress.main([str(planted), *baselines]) == 1
     moved = [line for line in capsys.readouterr().out.splitlines() if line.startswith("moved: ")]

@@ -62,7 +62,10 @@ def missing() -> str:
     return "" if os.geteuid() == 0 else "only root can start slurmd"
 
 
-pytestmark = pytest.mark.skipif(missing() != "", reason=missing() or "Slurm is here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing() != "", reason=missing() or "Slurm is here"),
+]
 
 
 def free_ports(count: int) -> list[int]:

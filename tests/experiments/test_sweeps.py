@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments import records
+from experiments import Run, load_runs, records
 from experiments.identity import identity
 from experiments.machine_lock import MachineBusyError, lock_path, measuring
 from experiments.tables import TABLES, read_table
@@ -176,6 +176,27 @@ def test_the_lock_is_free_again_after_its_holder_and_taken_once_by_a_process(tmp
     assert subprocess.run([sys.executable, "-c", hold]).returncode == 0
 
 
+def test_a_calibration_is_refused_while_a_run_measures(environment: dict[str, str], tmp_path: Path) -> None:
+    with measuring(tmp_path / "a_run"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "experiments.calibrate",
+                "dataset=synthetic",
+                f"file={tmp_path}/file.json",
+            ],
+            env=environment | {"DAHL_LOCK": str(tmp_path / "lock")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: process {os.getpid()} (records: {tmp_path}/a_run) measures on this"
+    )
+
+
 @pytest.mark.parametrize("platform", ["host", "cpu8_gpu2"])
 def test_simulations_run_side_by_side_and_measured_trials_one_after_the_other(
     environment: dict[str, str], tmp_path: Path, platform: str
@@ -215,3 +236,85 @@ def test_a_trial_that_takes_too_long_has_failed(environment: dict[str, str], tmp
     assert {(one["status"], one["error"]) for one in summaries(tmp_path).values()} == {
         ("failed", "took longer than timeout_s=1")
     }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_trials_of_which_three_crash_in_a_sweep_that_is_killed_and_resumed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Real trainings: a wild pointer in a kernel, a loss that is no number, kill -9, and kill -9 of the sweep."""
+    crashing = (sys.executable, str(Path(__file__).with_name("crashing_trial.py")))
+    small = (
+        "scheduler=lws",
+        "fuse=false",
+        "dataset=synthetic",
+        "dataset.train_size=320",
+        "dataset.test_size=64",
+    )
+    command = [sys.executable, "-c", RUN.format(command=crashing), "-m", *small, "epochs=2", "seed=range(20)"]
+    command += ["order_seed=1", f"output={tmp_path}/runs"]
+    where = environment | {"DAHL_LOCK": str(tmp_path / "lock")}
+    first = subprocess.Popen(command, env=where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def ended() -> int:
+        return sum(one["status"] in ("finished", "failed") for one in summaries(tmp_path).values())
+
+    wait_for(lambda: ended() >= 9, limit_s=400)
+    first.kill()
+    first.wait()
+    before = summaries(tmp_path)
+    assert 9 <= ended() < 20
+    resumed = subprocess.run(
+        [*command, "resume=true"], env=where, capture_output=True, text=True, timeout=280
+    )
+    assert resumed.returncode == 1, resumed.stderr
+    found = summaries(tmp_path)
+    outcomes = {path: one for path, one in found.items() if one["status"] in ("finished", "failed")}
+    assert len(outcomes) == 20
+    assert len({one["identity"] for one in outcomes.values()}) == 20
+    kept = {path: one for path, one in before.items() if one["status"] in ("finished", "failed")}
+    assert all(found[path] == one for path, one in kept.items()), "what had an outcome is as it was"
+    failed = {Run.load(path).config["seed"]: one["error"] for path, one in outcomes.items() if one["error"]}
+    assert sorted(failed) == [3, 7, 11]
+    assert failed[3] == "killed by SIGSEGV"
+    assert "loss" in failed[7]
+    assert failed[11].startswith("killed by SIGKILL")
+    for path, one in found.items():
+        run = Run.load(path)
+        assert (path / "trial.log").exists()
+        assert len(run.epochs) == one["epochs"] if run.has("epochs") else one["epochs"] == 0
+        if one["status"] == "finished":
+            assert one["epochs"] == 2
+            assert len(run.tasks) > 0
+    crashed = next(path for path, one in outcomes.items() if one["error"] == "killed by SIGSEGV")
+    assert "Segmentation fault" in (crashed / "trial.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("guard", "status"), [("label", "finished"), ("refuse", "failed"), ("off", "finished")]
+)
+def test_a_process_that_computes_beside_a_training_disturbs_it(
+    environment: dict[str, str], tmp_path: Path, guard: str, status: str
+) -> None:
+    small = ("dataset=synthetic", "dataset.train_size=20000", "dataset.test_size=64", "epochs=20")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.run", *small, f"guard={guard}", f"output={tmp_path}/runs"],
+            env=environment | {"DAHL_LOCK": str(tmp_path / "lock")},
+            capture_output=True,
+            text=True,
+        )
+        other.kill()
+    ((run_dir, found),) = summaries(tmp_path).items()
+    assert (found["status"], done.returncode) == (status, int(status == "failed"))
+    assert found["disturbed"] is (None if guard == "off" else True)
+    assert ("disturbed: up to " in done.stdout) == (guard != "off")
+    if guard == "off":
+        assert not (run_dir / "guard.parquet").exists()
+        return
+    whole = load_runs(run_dir).table("guard").set_index("window").loc["compilation"]
+    assert whole["foreign_cores"] > 0.2
+    if guard == "refuse":
+        assert "guard=refuse" in found["error"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.tables import TableStream, finish_tables, parquet_path, read_stream, read_table, stream_path
@@ -70,6 +71,16 @@ def test_a_finished_stream_becomes_parquet_with_the_same_rows(tmp_path: Path) ->
     assert not torn
     assert table.schema.equals(SCHEMA)
     assert table["task"].to_pylist() == list(range(120_000))
+
+
+@pytest.mark.parametrize(("rows", "compression"), [(10, "UNCOMPRESSED"), (40_000, "ZSTD")])
+def test_only_a_long_table_is_compressed(tmp_path: Path, rows: int, compression: str) -> None:
+    stream = TableStream(tmp_path, "tasks", SCHEMA)
+    stream.append(columns(0, rows))
+    stream.close()
+    finish_tables(tmp_path)
+    about = pq.read_metadata(parquet_path(tmp_path, "tasks"))
+    assert about.row_group(0).column(0).compression == compression
 
 
 def test_a_torn_stream_becomes_parquet_that_says_so(tmp_path: Path) -> None:

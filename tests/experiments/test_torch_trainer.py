@@ -86,6 +86,7 @@ def test_both_frameworks_have_the_same_loss_at_each_of_100_steps(name: str) -> N
     ],
     ids=["plain", "channels_last", "normalised once", "compiled"],
 )
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # PyTorch's compiler uses what PyTorch deprecates
 def test_two_epochs_end_with_the_same_weights_losses_and_accuracy(options: TorchOptions) -> None:
     """Mini-batches and tiles that do not divide the data set, 3 channels, odd images; the bounds of test_training."""
     dataset, hyper = synthetic(**ODD), HYPER | {"batch_size": 16, "learning_rate": 0.03}

@@ -29,6 +29,7 @@ SMALL = (
     "tile=8",
     "workers=1",
     "energy=model",
+    "allow_concurrent=true",
     "energy.activity=cpu_time",
 )
 

@@ -188,6 +188,7 @@ int dahl_worker_info(int worker, dahl_worker *info);
 double dahl_now_s(void);
 double dahl_energy_used_j(void);
 int dahl_set_noise(double sigma, uint64_t seed);
+int dahl_set_overheads(double before_s, double after_s, double wake_s, double submit_s);
 int dahl_transfers_take(int64_t *bytes, int nodes);
 int dahl_set_base_w(double base_w);
 int dahl_pause(void);

@@ -60,6 +60,7 @@ void dahl_fail(int status, const struct dahl_record *record, int worker, int64_t
 void dahl_trace_callback(void *arg);
 void dahl_trace_reset(void);
 double dahl_noise_factor(int64_t job);
+void dahl_submitting(void);
 void dahl_ran_reset(void);
 int dahl_ran_take(int worker, double *start_s, double *end_s);
 struct starpu_sched_policy *dahl_poll_wrap(struct starpu_sched_policy *policy, double poll_us);

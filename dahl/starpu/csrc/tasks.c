@@ -232,6 +232,7 @@ int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t
     if (atomic_load(&dahl_state.cancelled))
         return atomic_load(&dahl_state.failed) == 2 ? dahl_state.failure.status : DAHL_CANCELLED;
     for (int64_t i = 0; i < n; i++) {
+        dahl_submitting();
         int status = submit_one(&nodes[i], handles, args, strides, step);
         if (status != DAHL_OK)
             return status;

@@ -12,6 +12,7 @@ from experiments.reporting.figures.style import (
     colour,
     joined,
     legend_beside,
+    legend_in,
     marker,
     new_figure,
     say_quality,
@@ -23,7 +24,9 @@ def draw(courses: pd.DataFrame, labels: Sequence[str], asked: float | None, size
 
     `labels` are all variants of the setting, `asked` is the accuracy that energy to accuracy counts up to.
     """
-    figure = new_figure(size, 3.6 if size == "wide" else 3.2 + 0.17 * len(labels))
+    figure = new_figure(
+        size, max(3.6, legend_in(labels) + 0.6) if size == "wide" else 3.2 + legend_in(labels)
+    )
     axes = figure.subplots()
     for place, label in enumerate(labels):
         own = courses[courses["label"] == label]

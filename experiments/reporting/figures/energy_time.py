@@ -13,9 +13,11 @@ from experiments.reporting.figures.style import (
     joined,
     label_points,
     legend_beside,
+    legend_in,
     marker,
     new_figure,
     say_quality,
+    scale_axis,
     spread_bars,
 )
 from experiments.reporting.statistics import front
@@ -27,7 +29,8 @@ def draw(variants: pd.DataFrame, runs: pd.DataFrame, size: Size) -> Figure:
     """`variants` are one setting's rows of `statistics.medians`, `runs` those of `measures.measured`."""
     known = variants.dropna(subset=[_X, _Y]).reset_index(drop=True)
     count = len(known)
-    height_in = max(4.0, 0.17 * count + 0.8) if size == "wide" else 3.6 + 0.17 * count
+    above_in = legend_in(known["label"])
+    height_in = max(4.0, above_in + 0.8) if size == "wide" else 3.6 + above_in
     figure = new_figure(size, height_in)
     axes = figure.subplots()
     for place, row in known.iterrows():
@@ -48,6 +51,9 @@ def draw(variants: pd.DataFrame, runs: pd.DataFrame, size: Size) -> Figure:
     axes.step(best[_X], best[_Y], where="post", color="#444444", linewidth=1, zorder=1)
     _draw_bound(axes, runs)
     axes.margins(0.12)
+    axes.autoscale_view()
+    scale_axis(axes, "x", runs[_X])
+    scale_axis(axes, "y", runs[_Y])
     quality = joined(known["quality"])
     axes.set(xlabel="time per epoch (s)", ylabel=f"energy per epoch (J, {quality})")
     _add_legend(figure, size, known, has_bound=bool(axes.get_legend_handles_labels()[1]))
@@ -74,7 +80,7 @@ def _add_legend(figure: Figure, size: Size, known: pd.DataFrame, *, has_bound: b
     labels.append("front")
     if has_bound:
         handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1))
-        labels.append("bound: no schedule takes less")
+        labels.append("bound")
     legend_beside(figure, size, handles, labels)
 
 
@@ -85,6 +91,8 @@ def _words(variants: pd.DataFrame, known: pd.DataFrame) -> str:
         "range": "Bars: lowest and highest.",
     }
     words = [text for kind, text in said.items() if kind in kinds]
+    if variants["bound_ratio"].notna().any():
+        words.append("Bound: the joules that no schedule beats.")
     if len(known) < len(variants):
         words.append(f"{len(variants) - len(known)} without joules are not shown.")
     return " ".join(["Large: medians; small: runs.", *words])

@@ -12,11 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from experiments.reporting.figures.style import (
     Size,
     colour,
+    in_lines,
     joined,
     legend_beside,
+    legend_in,
     marker,
     new_figure,
     say_quality,
+    scale_axis,
 )
 
 
@@ -28,7 +31,9 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
     """
     if blocks["last_epoch"].max() == 1:
         return _draw_single(blocks, labels, size)
-    figure = new_figure(size, 3.6 if size == "wide" else 3.2 + 0.17 * len(labels))
+    figure = new_figure(
+        size, max(3.6, legend_in(labels) + 0.6) if size == "wide" else 3.2 + legend_in(labels)
+    )
     axes = figure.subplots()
     for place, label in enumerate(labels):
         own = blocks[blocks["label"] == label]
@@ -48,6 +53,7 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
         )
     quality = joined(blocks["quality"])
     axes.set(xlabel="epoch", ylabel=f"energy of the epoch (J, {quality})")
+    scale_axis(axes, "y", blocks["joules_per_epoch"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_beside(figure, size, *axes.get_legend_handles_labels())
     more = "Epochs measured as one block are shown at its end, each with the mean."
@@ -63,7 +69,8 @@ def draw(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
 
 def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Figure:
     """Runs of one epoch: a row for each variant."""
-    figure = new_figure(size, 1.3 + 0.24 * len(labels))
+    names = [in_lines(label, 34 if size == "wide" else 18) for label in labels]
+    figure = new_figure(size, 1.3 + 0.1 * len(names) + 0.14 * sum(name.count("\n") + 1 for name in names))
     axes = figure.subplots()
     for place, label in enumerate(labels):
         own = blocks.loc[blocks["label"] == label, "joules_per_epoch"]
@@ -73,7 +80,8 @@ def _draw_single(blocks: pd.DataFrame, labels: Sequence[str], size: Size) -> Fig
         if len(own) > 1:
             axes.plot([own.median()] * 2, [place - 0.3, place + 0.3], color=colour(place), linewidth=2)
     quality = joined(blocks["quality"])
-    axes.set_yticks(range(len(labels)), labels)
+    scale_axis(axes, "x", blocks["joules_per_epoch"])
+    axes.set_yticks(range(len(labels)), names)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(f"energy of the epoch (J, {quality})")
     several = blocks.groupby("label")["run"].nunique().max() > 1

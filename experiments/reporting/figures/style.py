@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ WIDTH_IN: dict[Size, float] = {"wide": 8.0, "narrow": 3.75}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too pale on white)."""
 OTHERS = "#999999"
+LOG_FROM = 10.0
 MARKERS = "osD^vP*X"
 
 STYLE: Any = {
@@ -60,8 +63,6 @@ def marker(place: int) -> str:
 
 def wrapped(text: str, size: Size) -> str:
     """Text that is no wider than a figure."""
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, 120 if size == "wide" else 62))
 
 
@@ -73,16 +74,27 @@ def say_quality(figure: Figure, size: Size, quality: str | None, more: str = "")
     figure.supxlabel(wrapped(text, size), fontsize=7, color="#444444", x=0.01, ha="left")
 
 
+def in_lines(label: str, letters: int = 34) -> str:
+    """A label in lines short enough for a legend."""
+    return "\n".join(textwrap.wrap(label, letters)) or label
+
+
+def legend_in(labels: Iterable[str]) -> float:
+    """How high a legend of one column is, in inches."""
+    return sum(0.1 + 0.07 * in_lines(label).count("\n") * 2 + 0.07 for label in labels)
+
+
 def legend_beside(figure: Figure, size: Size, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """The legend: right of a wide figure, above a narrow one."""
     if not handles:
         return
+    shown = [in_lines(label) for label in labels]
     if size == "wide":
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        figure.legend(handles, shown, loc="outside right upper", frameon=False)
         return
     longest = max(map(len, labels))
     columns = 3 if longest <= 9 else 2 if longest <= 20 else 1
-    figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=columns, columnspacing=1.0)
+    figure.legend(handles, shown, loc="outside upper left", frameon=False, ncols=columns, columnspacing=1.0)
 
 
 def label_points(
@@ -111,7 +123,7 @@ def label_points(
             if covered == 0:
                 break
         taken.append(chosen)
-        far = max(map(abs, best)) > 12
+        far = math.hypot(*best) > 16
         axes.annotate(
             text,
             place,
@@ -121,21 +133,18 @@ def label_points(
             va="center",
             fontsize=7.5,
             color=tone,
+            zorder=4 if far else 5,  # a line to a text further away goes below the nearer ones
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
             arrowprops={"arrowstyle": "-", "color": tone, "linewidth": 0.5} if far else None,
         )
 
 
-_DIRECTIONS = (
-    (0.9, 0.9),
-    (0.9, -0.9),
-    (-0.9, 0.9),
-    (-0.9, -0.9),
-    (1.0, 0.0),
-    (-1.0, 0.0),
-    (0.0, 1.0),
-    (0.0, -1.0),
-)
-_AROUND = [(radius, direction) for radius in (9.0, 12.0, 18.0, 26.0, 36.0, 48.0) for direction in _DIRECTIONS]
+_AROUND = [
+    (radius, (math.cos(math.pi * part / 8), math.sin(math.pi * part / 8)))
+    for radius in (11.0, 15.0, 20.0, 27.0, 35.0, 44.0, 54.0, 66.0, 80.0)
+    for part in (2, 14, 6, 10, 0, 8, 4, 12, 1, 15, 3, 13, 5, 11, 7, 9)
+]
+"""Where a label may stand: right and above of its point first, then around it, then further away."""
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -173,6 +182,17 @@ def spread_bars(row: Any, name: str) -> list[list[float]] | None:
     if not (low <= middle <= high):  # NaN compares false
         return None
     return [[middle - low], [high - middle]]
+
+
+def scale_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None:
+    """A logarithmic axis where values differ tenfold; a linear one never shows what is below 0."""
+    known = [value for value in values if value > 0]
+    if known and max(known) > LOG_FROM * min(known):
+        axes.set(**{f"{which}scale": "log"})
+        return
+    get, put = (axes.get_xlim, axes.set_xlim) if which == "x" else (axes.get_ylim, axes.set_ylim)
+    low, high = get()
+    put(max(0.0, low), high)
 
 
 def joined(texts: Iterable[str | None]) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from experiments import Run, load_runs, noise, report
+from experiments.progress import NOTHING
 from experiments.reporting import sections
 from experiments.runs import Runs
 from tests.experiments.synthetic_runs import write_run
@@ -154,7 +155,7 @@ def test_mixed_qualities_are_refused_unless_asked_for(
     table = sections.variants_table(found.variants)
     assert [row[table.heads.index("joules are")] for row in table.rows] == ["measured", "estimated"]
     assert found.paired is not None
-    assert "Energy is estimated and measured." in sections.paired_table(found.paired).notes[0]
+    assert "Energy is estimated and measured." in sections.paired_table(found.paired).notes[1]
 
 
 def test_several_settings_have_sections_and_files_of_their_own(tmp_path: Path) -> None:
@@ -212,6 +213,31 @@ def test_runs_that_other_work_disturbed_are_counted(tmp_path: Path) -> None:
         "1 of 3 runs were disturbed by other work on the machine."
     ]
     assert sections.disturbed_words(found.runs[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0593512, "0.05935"), (1234.567, "1235"), (123456.7, "123,457"), (12.0, "12.00"), (np.nan, NOTHING)],
+)
+def test_numbers_have_four_digits_that_count(value: float, text: str) -> None:
+    assert sections.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "+12.3 %"), (-0.0004, "-0.0 %"), (52.744, "+5,274 %"), (np.nan, NOTHING)]
+)
+def test_shares_are_percent_with_a_sign(value: float, text: str) -> None:
+    assert sections.percent(value).replace("\u00a0", " ") == text
+
+
+def test_a_difference_that_the_runs_do_not_show_is_called_so(tmp_path: Path) -> None:
+    for seed, factor in enumerate((0.8, 0.9, 0.95, 1.1, 1.2)):
+        write_run(tmp_path, "eager", seed=seed, tasks=False)
+        write_run(tmp_path, "lws", seed=seed, joules=(60 * factor, 60 * factor), tasks=False)
+    _, found = compared(tmp_path)
+    said = sections.sentences(found.variants, found.paired)
+    assert "Against eager, lws takes 5.0 % less energy and 0.0 % less time (medians of 5 pairs)." in said
+    assert "The interval of that energy holds no change at all: the runs do not show a difference." in said
 
 
 CHROMIUM: Any = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -118,12 +118,12 @@ def test_a_variant_is_set_against_the_baseline_of_the_same_batch_size(tmp_path: 
                       batch_size=batch_size)  # fmt: skip
     _, paired = tables(tmp_path)
     assert paired["baseline"].to_dict() == {
-        "lws, batch_size=16": "eager, batch_size=16",
-        "lws, batch_size=64": "eager, batch_size=64",
+        "lws (batch_size=16)": "eager (batch_size=16)",
+        "lws (batch_size=64)": "eager (batch_size=64)",
     }
     assert paired["energy_saved"].tolist() == pytest.approx([0.5, 0.5])
     _, one = tables(tmp_path, "scheduler=eager,batch_size=16")
-    assert one["baseline"].unique().tolist() == ["eager, batch_size=16"]
+    assert one["baseline"].unique().tolist() == ["eager (batch_size=16)"]
     assert len(one) == 3
 
 
@@ -141,7 +141,7 @@ def test_a_baseline_that_there_is_not_or_that_fits_several_is_an_error(tmp_path:
     for tile in (16, 32):
         write_run(tmp_path, "eager", tile=tile)
     with pytest.raises(
-        RunsError, match=r"no finished run is the baseline scheduler=dmda; there are: eager, tile=16"
+        RunsError, match=r"no finished run is the baseline scheduler=dmda; there are: eager \(tile=16\)"
     ):
         tables(tmp_path, "dmda")
     write_run(tmp_path, "lws", tile=8)
@@ -222,6 +222,12 @@ def test_what_is_left_out_has_its_reason(tmp_path: Path) -> None:
     assert len(out) == 3
 
 
+def test_variants_are_in_the_order_of_their_joules(tmp_path: Path) -> None:
+    for scheduler, joules in (("eager", 30.0), ("lws", 10.0), ("ws", 20.0)):
+        write_run(tmp_path, scheduler, joules=(joules,), seconds=(1.0,), accuracies=(0.5,))
+    assert tables(tmp_path)[0].index.tolist() == ["lws", "ws", "eager"]
+
+
 def test_the_front_is_what_no_other_variant_beats() -> None:
     frame = pd.DataFrame(
         {
@@ -239,4 +245,4 @@ def test_a_schedulers_parameter_is_a_factor_only_among_its_own_runs(tmp_path: Pa
         write_run(tmp_path, "eager_energy", scheduler_config=config)
     write_run(tmp_path, "eager")
     labels = measures.measured(load_runs(tmp_path))["label"].tolist()
-    assert labels == ["eager_energy, wait_weight=0.5", "eager_energy, wait_weight=2", "eager"]
+    assert labels == ["eager_energy (wait_weight=0.5)", "eager_energy (wait_weight=2)", "eager"]

@@ -7,6 +7,7 @@
   jinja2 = "3.1.6";
   matplotlib = "3.10.8";
   mypy = "1.19.1";
+  nbmake = "1.5.5";
   numba = "0.63.1";
   numpy = "2.4.1";
   nvidia-ml-py = "13.590.44";
