@@ -37,8 +37,10 @@ Factors = tuple[tuple[str, str], ...]
 
 
 def setting_of(run: Run) -> tuple[str, ...]:
-    """Platform, workload, model and data set."""
-    return tuple(str(run.summary.get(name)) for name in SETTING)
+    """Platform, workload, model and data set, with the number of its images where only some are trained on."""
+    *others, dataset = (str(run.summary.get(name)) for name in SETTING)
+    images = (run.config.get("dataset") or {}).get("train_size")
+    return (*others, dataset if images is None else f"{dataset} ({images:,} images)")
 
 
 def setting_title(setting: Sequence[str]) -> str:
