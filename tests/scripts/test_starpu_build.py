@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,7 @@ def test_an_interrupt_ends_the_compilers_and_leaves_nothing_half_made(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # tests in the background ignore SIGINT
     )
     pid = wait_for(tmp_path / "pid")
     running.send_signal(number)
