@@ -154,12 +154,12 @@ class CounterTrack:
         self._counts = 0
         self._breaks = 0
         self._valid = False
-        self._flags = Flag.OK
+        self._flags = 0
 
     @property
     def mark(self) -> Mark:
         """Where the record stands now."""
-        return Mark(self._t_ns, self._counts, self._breaks, self._valid, self._flags)
+        return Mark(self._t_ns, self._counts, self._breaks, self._valid, Flag(self._flags))
 
     def add(self, reading: Reading) -> Step:
         """Take a reading; `ValueError` if it is another channel's or none that this counter can show."""
@@ -197,7 +197,7 @@ class CounterTrack:
             flags = _RESET
         if flags & _BREAKS:
             self._breaks += 1
-            self._flags |= Flag(flags)
+            self._flags |= flags
             return None, None, flags
         self._counts += counts
         return joules, joules * 1e9 / elapsed_ns if elapsed_ns > 0 else None, flags
@@ -207,7 +207,7 @@ class CounterTrack:
         self._last_raw, self._t_ns, self._valid = None, t_ns, False
         self._started = True
         self._breaks += 1
-        self._flags |= Flag.GAP
+        self._flags |= _GAP
         return Step(t_ns, None, None, None, Flag.GAP)
 
 
