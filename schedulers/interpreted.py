@@ -100,13 +100,17 @@ class InterpretedPolicy:
             ctypes.c_int64.from_address(answer).value = int(chosen)  # type: ignore[arg-type]
         ctypes.c_int32.from_address(status).value = 0
 
+    @property
+    def _policy(self) -> Any:
+        """The policy, with the methods that its family and HOOKS say it has."""
+        return self.policy
+
     def _place(
         self, status: int, answer: int, task: int, workers: int, n: int, system: int, memory: int, m: int
     ) -> None:
         def decide() -> int:
             views = records(task, TASK, 1)[0], records(workers, WORKER, n), records(system, SYSTEM, 1)[0]
-            # The placement family has it
-            return self.policy.place(*views, floats(memory, m))  # type: ignore[union-attr]
+            return self._policy.place(*views, floats(memory, m))
 
         self._guarded(status, decide, answer)
 
@@ -129,8 +133,7 @@ class InterpretedPolicy:
                 records(workers, WORKER, rows, n),
                 records(system, SYSTEM, 1)[0],
             )
-            # The pull family has it
-            return self.policy.pick(worker, *views, floats(memory, m))  # type: ignore[union-attr]
+            return self._policy.pick(worker, *views, floats(memory, m))
 
         self._guarded(status, decide, answer)
 
@@ -139,8 +142,7 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, records(system, SYSTEM, 1)[0]
-            # HOOKS names it
-            self.policy.task_started(*views, floats(memory, m))  # type: ignore[union-attr]
+            self._policy.task_started(*views, floats(memory, m))
 
         self._guarded(status, decide, None)
 
@@ -149,7 +151,6 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, length_s, records(system, SYSTEM, 1)[0]
-            # HOOKS names it
-            self.policy.task_ended(*views, floats(memory, m))  # type: ignore[union-attr]
+            self._policy.task_ended(*views, floats(memory, m))
 
         self._guarded(status, decide, None)
