@@ -64,15 +64,15 @@ class Context:
         self,
         values: Shape | np.ndarray,
         *,
-        tile: int | None = None,
+        tile: int | Sequence[int] | None = None,
         dtype: Any = np.float32,
         name: str = "tensor",
         copy: bool = True,
     ) -> Tensor:
         """Return a new tensor of a shape (uninitialised) or of an array's values and dtype.
 
-        ``tile`` cuts it along the first axis; None keeps one tile. With ``copy=False`` the array itself is used, which
-        may be read-only memory (then tasks may only read the tensor).
+        ``tile`` cuts it along the first axis (None: one tile), a sequence of them where sizes differ.
+        With ``copy=False`` the array itself is used, which may be read-only memory (then tasks may only read it).
         """
         if isinstance(values, np.ndarray):
             array = values

@@ -26,6 +26,7 @@ from dahl.network import (
 from dahl.ops.conv2d import convolved_shape
 from dahl.ops.max_pool2d import pooled_shape
 from dahl.ops.operation import Shape, ShapeError, elements, show
+from dahl.tiling import Tiling
 
 if TYPE_CHECKING:
     from dahl.context import Context
@@ -303,22 +304,20 @@ class Sequential:
         parameters: Sequence[Parameter],
         input_shape: Shape,
         batch: int,
-        tile: int,
+        tile: int | Sequence[int],
         training: bool = True,
     ) -> Network:
-        """Lay the model out for batches of one size, in tiles of `tile` images (the last may be shorter).
+        """Lay the model out for batches of one size, in tiles of `tile` images (the last may be shorter), or of these.
 
         Networks may share parameters: one for whole batches, one for what is left, one for evaluation.
         """
-        _require_positive(batch=batch, tile=tile)
-        if tile > batch:
-            raise ValueError(f"tile must be at most the batch, got a tile of {tile} for a batch of {batch}")
+        tiles = _tiles(batch, tile)
         rows = self._shapes(input_shape)
         expected = [size for layer, shape, _ in rows for size in layer.parameter_shapes(shape)]
         found = [tuple(parameter.value.shape) for parameter in parameters]
         if found != expected:
             raise ShapeError(f"{self.name} needs parameters of shapes {expected}, got {found}")
-        buffers = Buffers(ctx, batch, tile, training)
+        buffers = Buffers(ctx, tiles, training)
         x = value = Value(buffers.tensor(tuple(input_shape), "input"), None, writable=False)
         stages, left = [], list(parameters)
         for layer, shape, out in rows:
@@ -327,6 +326,17 @@ class Sequential:
             stages.append(layer.connect(buffers, value, out, own))
             value = stages[-1].output
         return Network(buffers, x, stages, parameters)
+
+
+def _tiles(batch: int, tile: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(tile, int):
+        _require_positive(batch=batch, tile=tile)
+        if tile > batch:
+            raise ValueError(f"tile must be at most the batch, got a tile of {tile} for a batch of {batch}")
+        return Tiling((tile,)).tiles(batch)
+    if sum(tile) != batch:
+        raise ValueError(f"the tiles {tuple(tile)} have {sum(tile)} images for a batch of {batch}")
+    return tuple(tile)
 
 
 def _parameter(ctx: Context, name: str, values: np.ndarray) -> Parameter:

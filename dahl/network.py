@@ -46,18 +46,23 @@ class Buffers:
     """Makes the tensors of a network: one row per image, cut into tiles."""
 
     ctx: Context
-    batch: int
-    tile: int
+    tiles: tuple[int, ...]
+    """Images of each tile."""
     training: bool
 
     @property
     def tile_count(self) -> int:
         """Number of tiles of a batch."""
-        return -(-self.batch // self.tile)
+        return len(self.tiles)
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch."""
+        return sum(self.tiles)
 
     def tensor(self, shape: Shape, name: str, dtype: type = np.float32) -> Tensor:
         """A tensor for a batch of this shape of one image."""
-        return self.ctx.tensor((self.batch, *shape), tile=self.tile, dtype=dtype, name=name)
+        return self.ctx.tensor((self.batch, *shape), tile=self.tiles, dtype=dtype, name=name)
 
     def value(self, shape: Shape, name: str, trained: bool) -> Value:
         """The output of a layer; with a gradient where the layer or one before it is trained."""

@@ -17,6 +17,7 @@ from dahl.layers import Sequential
 from dahl.network import Network, Parameter
 from dahl.starpu import Step, TaskGraph
 from dahl.tensor import Tensor
+from dahl.tiling import Tiling
 
 
 @final
@@ -87,6 +88,16 @@ class Batches:
                 uses[id(graph)] = graph, uses.get(id(graph), (graph, 0))[1] + 1
         return list(uses.values())
 
+    def order(self, batches: int) -> tuple[list[TaskGraph], np.ndarray, np.ndarray]:
+        """The graphs, and for each of the first mini-batches the number of its graph and the step."""
+        graphs, numbers = list(self.full), np.arange(batches)
+        which = numbers % max(len(graphs), 1)
+        for number, graph in ((0, self.first), (self.count, self.last)):
+            if graph is not None:
+                which[number : number + 1] = len(graphs)
+                graphs.append(graph)
+        return graphs, which, np.where(numbers < self.count, numbers, 0)
+
     def submit(self, batch: int) -> None:
         """Submit the tasks of a mini-batch by its number."""
         graph = self._of(batch)
@@ -154,6 +165,11 @@ class Recorder(ABC):
     def batches_ahead(self) -> int:
         """How many mini-batches may be submitted before the first of them is done."""
 
+    @property
+    @abstractmethod
+    def is_fed(self) -> bool:
+        """Whether workers submit the mini-batches, since the thread that would has no core of its own."""
+
 
 @final
 class LayerRecorder(Recorder):
@@ -166,13 +182,13 @@ class LayerRecorder(Recorder):
         image_shape: tuple[int, ...],
         *,
         batch_size: int,
-        tile: int,
+        tiling: Tiling,
         update: Update,
         seed: int,
         images: tuple[int, int],
     ) -> None:
         self._context, self._model, self._shape = context, model, image_shape
-        self._batch_size, self._tile, self._update = batch_size, tile, update
+        self._batch_size, self._tiling, self._update = batch_size, tiling, update
         self._parameters = model.parameters(context, image_shape, seed)
         train, test = (math.ceil(count / batch_size) for count in images)
         self._losses = self._slots(train, np.float64)
@@ -182,6 +198,11 @@ class LayerRecorder(Recorder):
     def batches_ahead(self) -> int:
         """Two: their tasks are many."""
         return 2
+
+    @property
+    def is_fed(self) -> bool:
+        """No: submitting a mini-batch takes longer than a worker waits."""
+        return False
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -240,9 +261,9 @@ class LayerRecorder(Recorder):
         return self._context.tensor(np.zeros(batches, dtype), name="by batch")
 
     def _network(self, batch: int, *, training: bool) -> Network:
-        tile = min(self._tile, batch)
+        tiles = self._tiling.tiles(batch)
         return self._model.network(
-            self._context, self._parameters, self._shape, batch, tile, training=training
+            self._context, self._parameters, self._shape, batch, tiles, training=training
         )
 
     def _gather(self, source: Source, network: Network, first: int) -> None:

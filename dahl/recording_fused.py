@@ -18,13 +18,15 @@ from dahl.ops.micro_tiles import MICRO_TILE, micro_tiles
 from dahl.ops.operation import FLOAT_BYTES, Operation, elements
 from dahl.ops.simd import LANES
 from dahl.recording import Batches, Recorder, Source, Update, plain_batches
-from dahl.starpu import Step, TaskGraph
+from dahl.starpu import Kernel, Step, TaskGraph
 from dahl.tensor import Tensor
+from dahl.tiling import Tiling, tile_ends
 
 _CONVOLUTION = [Conv2d, ReLU, MaxPool2d]
 IMAGES_AHEAD = (1024, 8192)
 COPY_BYTES = 2**18
 """Largest parameters that each worker has a copy of: what stays in a core's own cache beside all else."""
+BATCHES_FED = 8
 FLOPS_AHEAD = 5e8
 """What is submitted before the first of it is done: so many flops, but no fewer and no more images than these.
 
@@ -73,9 +75,9 @@ def fused_operations(model: Sequential, image_shape: tuple[int, ...]) -> FusedOp
 class _History:
     """A number for each micro-tile of each mini-batch, by tile."""
 
-    def __init__(self, context: Context, batches: int, batch: int, tile: int, dtype: Any) -> None:
-        self._micro_tiles = sum(micro_tiles(count) for count in _tiles(batch, tile))
-        self.tensor = context.per_tile((batches, micro_tiles(tile)), len(_tiles(batch, tile)), dtype=dtype)
+    def __init__(self, context: Context, batches: int, tiles: Sequence[int], dtype: Any) -> None:
+        self._columns = [micro_tiles(count) for count in tiles]
+        self.tensor = context.per_tile((batches, max(self._columns)), len(tiles), dtype=dtype)
         self.clear()
 
     def clear(self) -> None:
@@ -84,8 +86,11 @@ class _History:
 
     def sums(self, first: int, until: int) -> np.ndarray:
         """By mini-batch, in an order that does not depend on the tile; as they are now."""
-        own = [tile.handle.array[max(first, 0) : max(until, 0)] for tile in self.tensor.tiles]
-        total: np.ndarray = np.concatenate(own, axis=1)[:, : self._micro_tiles].sum(axis=1)
+        own = [
+            tile.handle.array[max(first, 0) : max(until, 0), :columns]
+            for tile, columns in zip(self.tensor.tiles, self._columns, strict=True)
+        ]
+        total: np.ndarray = np.concatenate(own, axis=1).sum(axis=1)
         return total
 
 
@@ -94,11 +99,6 @@ def _sums(histories: Sequence[_History], first: int, until: int) -> np.ndarray:
     starts = np.cumsum([0, *(history.tensor.shape[1] for history in histories)])
     parts = [history.sums(first - at, until - at) for history, at in zip(histories, starts, strict=False)]
     return np.concatenate(parts)
-
-
-def _tiles(batch: int, tile: int) -> list[int]:
-    """Images of each tile of a mini-batch."""
-    return [min(tile, batch - start) for start in range(0, batch, tile)]
 
 
 class FusedRecorder(Recorder):
@@ -112,11 +112,11 @@ class FusedRecorder(Recorder):
         operations: FusedOperations,
         *,
         batch_size: int,
-        tile: int,
+        tiling: Tiling,
         update: Update,
         seed: int,
     ) -> None:
-        self._context, self._batch_size, self._tile = context, batch_size, tile
+        self._context, self._batch_size, self._tiling = context, batch_size, tiling
         self._rates: dict[str, Any] = {
             "learning_rate": update.learning_rate,
             "momentum": update.momentum,
@@ -137,8 +137,17 @@ class FusedRecorder(Recorder):
         """Make what is trained from the start values."""
 
     @property
+    def is_fed(self) -> bool:
+        """Where every core has a worker, and every worker a tile."""
+        runtime = self._context.runtime
+        tiles = len(self._tiling.tiles(self._batch_size))
+        return runtime.every_core_works and tiles >= len(runtime.workers) > 1
+
+    @property
     def batches_ahead(self) -> int:
-        """So many that submitting wakes up rarely."""
+        """So many that submitting wakes up rarely; a few where workers submit when they wait."""
+        if self.is_fed:
+            return BATCHES_FED
         least, most = IMAGES_AHEAD
         images = min(max(least, int(FLOPS_AHEAD / self._image_flops)), most)
         return max(2, images // self._batch_size)
@@ -177,9 +186,8 @@ class FusedRecorder(Recorder):
     def _test(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
         context = self._context
         share = math.ceil(batch / (2 * len(context.runtime.workers)))
-        tile = min(batch, micro_tiles(share) * MICRO_TILE)
-        tiles, count = _tiles(batch, tile), self._count(source, batch)
-        losses, correct = (_History(context, count, batch, tile, kind) for kind in (np.float64, np.int64))
+        tiles, count = Tiling((micro_tiles(share) * MICRO_TILE,)).tiles(batch), self._count(source, batch)
+        losses, correct = (_History(context, count, tiles, kind) for kind in (np.float64, np.int64))
         self._tested.append((losses, correct))
         with context.record() as graph:
             operands = (*source.operands, self._all.value, losses.tensor, correct.tensor)
@@ -188,14 +196,18 @@ class FusedRecorder(Recorder):
 
     def _history(self, source: Source, batch: int) -> _History:
         """Where the losses of mini-batches of a size go."""
-        tile = min(self._tile, batch)
-        losses = _History(self._context, self._count(source, batch), batch, tile, np.float64)
+        tiles = self._tiling.tiles(batch)
+        losses = _History(self._context, self._count(source, batch), tiles, np.float64)
         self._losses.append(losses)
         return losses
 
     def _count(self, source: Source, batch: int) -> int:
         """How many mini-batches of this size a pass has."""
         return source.count // self._batch_size if batch == self._batch_size else 1
+
+    def _ends(self, batch: int) -> Tensor:
+        """Where the gradients of a mini-batch's tiles stand in the tree that adds them up."""
+        return self._context.tensor(np.array(tile_ends(self._tiling.tiles(batch)), np.int64), name="ends")
 
     def _which(self, tiles: Sequence[int], first_batch: int) -> dict[str, Any]:
         """The scalars that say which images the tasks of a mini-batch take, and the network's sizes."""
@@ -223,14 +235,15 @@ class StepRecorder(FusedRecorder):
 
     def _train(self, source: Source, batch: int, first_batch: int) -> TaskGraph:
         context, everything = self._context, self._all
-        tiles = _tiles(batch, min(self._tile, batch))
+        tiles, ends = self._tiling.tiles(batch), self._ends(batch)
         gradients = context.per_tile(everything.value.shape, len(tiles), name="gradients")
         losses = self._history(source, batch)
         with context.record() as graph:
             operands = (*source.operands, everything.value, gradients, losses.tensor)
             which = self._which(tiles, first_batch)
             context.submit(self._operations.step, *operands, **which, scale=1.0 / batch)
-            context.submit(ops.SUM_AND_STEP, everything.value, everything.velocity, gradients, **self._rates)
+            operands = (ends, everything.value, everything.velocity, gradients)
+            context.submit(ops.SUM_AND_STEP, *operands, **self._rates)
         return graph
 
 
@@ -256,11 +269,11 @@ class UpdateStepRecorder(FusedRecorder):
                 for turn, pending in ((0, True), (1, True), (0, False))
             ]
             full, first = tuple(both[:2]), both[2]
-            after_full = tuple(self._settle(self._gradients[turn]) for turn in (0, 1))
+            after_full = tuple(self._settle(self._gradients[turn], self._batch_size) for turn in (0, 1))
         if rest:
             losses, turn = self._history(source, rest), count % 2
             last = self._train(source, rest, count, turn, losses, pending=count > 0)
-            after_last = self._settle(_part(self._gradients[turn], 0, self._tiles_of(rest)))
+            after_last = self._settle(_part(self._gradients[turn], 0, self._tiles_of(rest)), rest)
         return Batches(full, count, last, rest, first, after_full, after_last)
 
     def _lay_out(self) -> Parameter:
@@ -278,18 +291,19 @@ class UpdateStepRecorder(FusedRecorder):
         return Parameter("all", value=value, velocity=velocity, gradient=gradient)
 
     def _tiles_of(self, batch: int) -> int:
-        return len(_tiles(batch, min(self._tile, batch)))
+        return len(self._tiling.tiles(batch))
 
     def _train(
         self, source: Source, batch: int, first_batch: int, turn: int, losses: _History, *, pending: bool
     ) -> TaskGraph:
-        tiles = _tiles(batch, min(self._tile, batch))
+        tiles, ends = self._tiling.tiles(batch), self._ends(self._batch_size)
         items, own = self._gradients[1 - turn], len(tiles)
         mine = (_part(tensor, 0, own) for tensor in (self._values, self._velocities, self._gradients[turn]))
         with self._context.record() as graph:
             self._context.submit(
                 self._operations.update_step,
                 *source.operands,
+                ends,
                 *mine,
                 losses.tensor,
                 items,
@@ -299,18 +313,18 @@ class UpdateStepRecorder(FusedRecorder):
                 pending=int(pending),
             )
             if pending and own < self._copies:
-                self._update(own, items)
+                self._update(own, ends, items)
         return graph
 
-    def _settle(self, gradients: Tensor) -> TaskGraph:
+    def _settle(self, gradients: Tensor, batch: int) -> TaskGraph:
         with self._context.record() as graph:
-            self._update(0, gradients)
+            self._update(0, self._ends(batch), gradients)
         return graph
 
-    def _update(self, first: int, gradients: Tensor) -> None:
+    def _update(self, first: int, ends: Tensor, gradients: Tensor) -> None:
         """Update the copies from a number on."""
         mine = (_part(tensor, first, self._copies) for tensor in (self._values, self._velocities))
-        self._context.submit(ops.SUM_AND_STEP, *mine, gradients, **self._rates)
+        self._context.submit(ops.SUM_AND_STEP, ends, *mine, gradients, **self._rates)
 
 
 def _part(tensor: Tensor, first: int, until: int) -> Tensor:
@@ -326,7 +340,7 @@ def fused_recorder(
     operations: FusedOperations,
     *,
     batch_size: int,
-    tile: int,
+    tiling: Tiling,
     **layout: Any,
 ) -> FusedRecorder:
     """The recorder whose tasks wait the least; the bits are the same.
@@ -334,10 +348,30 @@ def fused_recorder(
     The update is part of the steps where a mini-batch is one tile, or where each worker has one at most: all copies are
     updated at once. More of them would be updated one after the other, and large ones cost more than the wait.
     """
-    step_recorder: type[FusedRecorder] = StepRecorder
-    runtime, tiles = context.runtime, len(_tiles(batch_size, tile))
+    runtime = context.runtime
     weights = sum(values.size for values in model.initial_values(image_shape, 0).values())
-    small = weights * FLOAT_BYTES <= COPY_BYTES
-    if not runtime.simulated and (tiles == 1 or (tiles <= len(runtime.workers) and small)):
+    in_steps = _updates_in_steps(weights, len(tiling.tiles(batch_size)), len(runtime.workers))
+    step_recorder: type[FusedRecorder] = StepRecorder
+    if in_steps and not runtime.simulated:
         step_recorder = UpdateStepRecorder
-    return step_recorder(context, model, image_shape, operations, batch_size=batch_size, tile=tile, **layout)
+    return step_recorder(
+        context, model, image_shape, operations, batch_size=batch_size, tiling=tiling, **layout
+    )
+
+
+def _updates_in_steps(weights: int, tiles: int, workers: int) -> bool:
+    small = weights * FLOAT_BYTES <= COPY_BYTES
+    return tiles == 1 or (tiles <= workers and small)
+
+
+def fused_kernels(
+    model: Sequential, image_shape: tuple[int, ...], tile_counts: Sequence[int], workers: int
+) -> list[Kernel]:
+    """What a native run of fused tasks compiles where its mini-batches have so many tiles; what takes longest first."""
+    operations = fused_operations(model, image_shape)
+    if operations is None:
+        return []
+    weights = sum(values.size for values in model.initial_values(image_shape, 0).values())
+    in_steps = {_updates_in_steps(weights, tiles, workers) for tiles in tile_counts}
+    steps = [operations.update_step] * (True in in_steps) + [operations.step] * (False in in_steps)
+    return [operation.kernel for operation in (*steps, operations.evaluation, ops.SUM_AND_STEP)]

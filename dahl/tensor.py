@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -109,14 +110,22 @@ def aligned_empty(shape: Shape, dtype: np.dtype[Any]) -> np.ndarray:
     return block[start : start + bytes_needed].view(dtype).reshape(shape)
 
 
-def cut(runtime: Runtime, array: np.ndarray, tile: int | None, name: str) -> Tensor:
-    """Register ``array`` in tiles of ``tile`` along its first axis (None: as one tile); the last may be shorter."""
+def cut(runtime: Runtime, array: np.ndarray, tile: int | Sequence[int] | None, name: str) -> Tensor:
+    """Register ``array`` in tiles of ``tile`` along its first axis (None: as one tile); the last may be shorter.
+
+    A sequence has the size of each tile.
+    """
     rows = array.shape[0] if array.ndim else 0
     if not array.ndim or not array.size:
         raise TensorShapeError(f"{name}: a tensor needs at least one element, got shape {array.shape}")
-    if tile is not None and tile < 1:
-        raise TensorShapeError(f"{name}: tile must be at least 1, got {tile}")
-    step = rows if tile is None else tile
-    pieces = [array[start : start + step] for start in range(0, rows, step)]
+    if isinstance(tile, Sequence):
+        if sum(tile) != rows or min(tile) < 1:
+            raise TensorShapeError(f"{name}: tiles of {tuple(tile)} rows do not cut {rows}")
+        starts = np.cumsum([0, *tile])[:-1]
+    else:
+        if tile is not None and tile < 1:
+            raise TensorShapeError(f"{name}: tile must be at least 1, got {tile}")
+        starts = np.arange(0, rows, tile or rows)
+    pieces = np.split(array, starts[1:])
     tiles = tuple(Tile(piece.shape, runtime.register(piece)) for piece in pieces)
     return Tensor(array.shape, tiles, array.dtype, name)

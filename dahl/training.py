@@ -18,9 +18,10 @@ from dahl.context import Context
 from dahl.datasets import Dataset
 from dahl.layers import Sequential
 from dahl.network import Parameter
-from dahl.recording import LayerRecorder, Recorder, Source, Update
+from dahl.recording import Batches, LayerRecorder, Recorder, Source, Update
 from dahl.recording_fused import fused_operations, fused_recorder
 from dahl.starpu import TaskGraph
+from dahl.tiling import TileSizes, Tiling, check_tile_sizes, tiling
 
 
 class LossIsNotANumberError(ArithmeticError):
@@ -33,7 +34,8 @@ class Hyperparameters:
     """What is trained how: a mini-batch of ``batch_size`` images in tiles of ``tile``, SGD with momentum."""
 
     batch_size: int = 64
-    tile: int = 16
+    tile: TileSizes = 16
+    """Images of a tile, or by worker class: `Tiling`."""
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -44,8 +46,7 @@ class Hyperparameters:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 1 <= self.tile <= self.batch_size:
-            raise ValueError(f"tile must be from 1 to batch_size ({self.batch_size}), got {self.tile}")
+        check_tile_sizes(self.tile, self.batch_size, fuse=self.fuse)
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
@@ -109,8 +110,10 @@ class Trainer:
         self, context: Context, model: Sequential, dataset: Dataset, hyperparameters: Hyperparameters
     ) -> None:
         self._runtime, self._hyper = context.runtime, hyperparameters
+        classes = [worker.worker_class for worker in context.runtime.workers]
+        self._tiling = tiling(hyperparameters.tile, classes)
         self._recorder = _recorder(
-            context, model.with_classes(len(dataset.classes)), dataset, hyperparameters
+            context, model.with_classes(len(dataset.classes)), dataset, hyperparameters, self._tiling
         )
         self._train = Source(context, dataset.train, dataset, "train")
         self._test = Source(context, dataset.test, dataset, "test")
@@ -135,6 +138,11 @@ class Trainer:
         return self._training.tasks
 
     @property
+    def tiles(self) -> tuple[int, ...]:
+        """Images of each tile of a full mini-batch."""
+        return self._tiling.tiles(self._hyper.batch_size)
+
+    @property
     def epoch_graphs(self) -> list[tuple[TaskGraph, int]]:
         """The recorded mini-batches of one epoch of training, and how often each is submitted."""
         return self._training.uses
@@ -156,19 +164,17 @@ class Trainer:
         self._runtime.plan(self.epoch_graphs)
         start_s = self._runtime.now_s()
         total = self.batches_per_epoch if max_batches is None else min(max_batches, self.batches_per_epoch)
-        ahead = self._recorder.batches_ahead
-        reported = 0
-        self._loss = 0.0
-        for first in range(0, total, ahead // 2):
-            until = min(first + ahead // 2, total)
-            for batch in range(first, until):
-                self._training.submit(batch)
-            self._runtime.wait_submitted(self._training.tasks * ahead)
+        reported, self._loss = 0, 0.0
+
+        def progress(submitted: int) -> None:
+            nonlocal reported
             # One more stays unreported: a mini-batch's loss may be recorded after the next one's forward tasks.
-            done = min(until, self._training.count) - ahead - 1
+            done = min(submitted, self._training.count) - self._recorder.batches_ahead - 1
             if done > reported:
                 self._report(epoch, reported, done, total, start_s, on_batch)
                 reported = done
+
+        self._submit(self._training, total, progress)
         self._training.finish(total)
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
@@ -181,9 +187,7 @@ class Trainer:
             raise ValueError(f"max_batches must be at least 1, got {max_batches}")
         start_s = self._runtime.now_s()
         total = self._testing.total if max_batches is None else min(max_batches, self._testing.total)
-        for batch in range(total):
-            self._testing.submit(batch)
-            self._runtime.wait_submitted(self._testing.tasks * self._recorder.batches_ahead)
+        self._submit(self._testing, total, lambda submitted: None)
         self._runtime.wait_all()
         end_s = self._runtime.now_s()
         if self._runtime.simulated:
@@ -224,6 +228,19 @@ class Trainer:
         return weights_digest(self.weights())
 
     # ---- running ----
+
+    def _submit(self, batches: Batches, total: int, progress: Callable[[int], None]) -> None:
+        """Submit the first mini-batches, a window ahead of their end; ``progress`` gets how many were, now and then."""
+        ahead = self._recorder.batches_ahead
+        if self._recorder.is_fed:
+            self._runtime.feed(*batches.order(total), at_most=batches.tasks * ahead, on_progress=progress)
+            return
+        for first in range(0, total, ahead // 2):
+            until = min(first + ahead // 2, total)
+            for batch in range(first, until):
+                batches.submit(batch)
+            self._runtime.wait_submitted(batches.tasks * ahead)
+            progress(until)
 
     def _images(self, batches: int) -> int:
         return min(self._train.count, batches * self._hyper.batch_size)
@@ -275,12 +292,14 @@ def can_fuse(model: Sequential, image_shape: tuple[int, ...]) -> bool:
     return fused_operations(model, image_shape) is not None
 
 
-def _recorder(context: Context, model: Sequential, dataset: Dataset, hyper: Hyperparameters) -> Recorder:
+def _recorder(
+    context: Context, model: Sequential, dataset: Dataset, hyper: Hyperparameters, tiling: Tiling
+) -> Recorder:
     """One task for each layer, or fused."""
     update = Update(hyper.learning_rate, hyper.momentum, hyper.weight_decay)
     layout: dict[str, Any] = {
         "batch_size": hyper.batch_size,
-        "tile": hyper.tile,
+        "tiling": tiling,
         "update": update,
         "seed": hyper.seed,
     }

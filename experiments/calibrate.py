@@ -61,6 +61,8 @@ def _tiles(asked: Any) -> list[Any]:
         raise ConfigError("tile=[]: must be a tile size, or a list of them: tile=[8,16]")
     if "auto" in tiles:
         raise ConfigError("tile=auto: a calibration needs the sizes themselves: tile=[8,16]")
+    if any(isinstance(tile, Mapping) for tile in tiles):
+        raise ConfigError(f"tile={asked}: a calibration takes the sizes one by one: tile=[8,16]")
     return tiles
 
 

@@ -22,10 +22,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def tile_sizes(tile: Any) -> list[Any]:
+    """The sizes that a configuration has for tiles: one, or one for each class of workers."""
+    return (list(tile.values()) or [None]) if isinstance(tile, Mapping) else [tile]
+
+
 _VALUES: dict[str, tuple[_Check, str]] = {
     "epochs": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
     "batch_size": (lambda v: _is_int(v) and v >= 1, "a whole number, at least 1"),
-    "tile": (lambda v: v == "auto" or (_is_int(v) and v >= 1), "a whole number, at least 1, or auto"),
+    "tile": (
+        lambda v: v == "auto" or all(_is_int(size) and size >= 1 for size in tile_sizes(v)),
+        "a whole number, at least 1, or one for each class of workers, {cpu: 16, cuda: 64}, or auto",
+    ),
     "fuse": (lambda v: isinstance(v, bool) or v == "auto", "true, false or auto"),
     "workers": (
         lambda v: v is None or (_is_int(v) and v >= 1),
@@ -171,7 +179,7 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
     torch = config["framework"]["name"] == "torch"
     if torch:
         wrong += _wrong_for_torch(config)
-    if not torch and config["tile"] != "auto" and config["tile"] > config["batch_size"]:
+    if not torch and config["tile"] != "auto" and max(tile_sizes(config["tile"])) > config["batch_size"]:
         wrong.append(
             f"tile={config['tile']} is larger than batch_size={config['batch_size']}: "
             "a mini-batch is cut into tiles"

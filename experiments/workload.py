@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 
 from dahl import starpu
 from dahl.costs import CostModel, Estimates
+from dahl.tiling import check_tile_sizes
 from dahl.training import can_fuse
 from energy import SOURCES, PowerModel, RateHz, Selection, power_model_for, select_sources
 from energy.sampler import DEFAULT_RATE
@@ -158,7 +159,9 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
         energy = config["energy"]
         sources = select_sources(energy["sources"], settings=energy.get("settings", {}))
     costs = platform.costs if platform else None
-    check_bias(config["estimates"]["bias"], platform)
+    check_classes("estimates.bias", config["estimates"]["bias"], platform)
+    if isinstance(config["tile"], Mapping):
+        check_classes("tile", config["tile"], platform)
     estimates = Estimates(**config["estimates"])
     graph = load_graph(config["workload"], platform)
     if graph is not None:
@@ -167,7 +170,10 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     threading.Thread(target=_import_pandas).start()
     with report_stderr(events, "loading"):
         dataset = instantiate(config["dataset"]).load()
-    return Workload(config, dataset, model, scheduler, platform, sources, None, estimates, costs)
+    workload = Workload(config, dataset, model, scheduler, platform, sources, None, estimates, costs)
+    if config["tile"] != "auto" and config["framework"]["name"] != "torch":
+        check_tile_sizes(config["tile"], config["batch_size"], fuse=workload.fuse)
+    return workload
 
 
 def _import_pandas() -> None:
@@ -195,12 +201,12 @@ def load_graph(config: Mapping[str, Any], platform: SimulatedNode | None) -> Gra
     return graph
 
 
-def check_bias(bias: Mapping[str, float], platform: SimulatedNode | None) -> None:
+def check_classes(key: str, by_class: Mapping[str, Any], platform: SimulatedNode | None) -> None:
     """Raise ValueError for a worker class that there is not."""
     classes = ("cpu", "cuda") if platform is None else (*platform.cpu, *platform.gpu)
-    unknown = [name for name in bias if name not in classes]
+    unknown = [name for name in by_class if name not in classes]
     if unknown:
-        raise ValueError(f"estimates.bias names {unknown[0]}; there are: {', '.join(classes)}")
+        raise ValueError(f"{key} names {unknown[0]}; there are: {', '.join(classes)}")
 
 
 def _check_rate_names(rate_hz: RateHz) -> None:

@@ -179,7 +179,7 @@ def _cnn_step(
             parts.logits, classes, labels, parts.numbers, own, scale, parts.lane
         )
         _backward(image, w, own, filters, classes, parts, branch(dw, parts.rest, depth))
-        depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
+        depth = add_branches(dw, parts.rest, depth + 1, micro + 1, micro == micros - 1)
 
 
 _step_compiled = inline_kernel(_cnn_step)
@@ -191,6 +191,7 @@ def _cnn_update_step(
     order: LongArray,
     mean: FloatArray,
     std: FloatArray,
+    ends: LongArray,
     w: FloatArray,
     v: FloatArray,
     dw: FloatArray,
@@ -212,7 +213,7 @@ def _cnn_update_step(
 ) -> None:
     if pending != 0:
         rates = (learning_rate, momentum, weight_decay)
-        add_and_update(w, v, item, rates, False, scratch, number, items)
+        add_and_update(ends, w, v, item, rates, False, scratch, number, items)
     if number < items - 1:
         return
     data = images, labels, order, mean, std

@@ -21,8 +21,8 @@ whole_lines_compiled = inline_kernel(whole_lines)
 
 
 @inline_kernel
-def hand_over(values: FloatArray, target: FloatArray) -> None:
-    """Copy values to a target of their size, past the caches where whole lines allow it."""
+def copy_past_caches(values: FloatArray, target: FloatArray) -> None:
+    """`hand_over`, which the caller finishes (`finish_stores`)."""
     size = target.size
     before = min(size, (-target.ctypes.data) % LINE_BYTES // 4)
     whole = before + (size - before) // LANES * LANES
@@ -32,4 +32,10 @@ def hand_over(values: FloatArray, target: FloatArray) -> None:
         store_past_caches(load(values, k), target, k)
     for k in range(whole, size):
         target[k] = values[k]
+
+
+@inline_kernel
+def hand_over(values: FloatArray, target: FloatArray) -> None:
+    """Copy values to a target of their size, past the caches where whole lines allow it."""
+    copy_past_caches(values, target)
     finish_stores()

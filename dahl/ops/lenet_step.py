@@ -224,7 +224,7 @@ def _lenet_step(
         gradient = branch(dw, parts.rest, depth)
         _backward_linear(image, w, own, size, parts, gradient)
         _backward_convolutions(image, own, size, parts, gradient)
-        depth = add_branches(dw, parts.rest, depth + 1, micro, micros)
+        depth = add_branches(dw, parts.rest, depth + 1, micro + 1, micro == micros - 1)
 
 
 _step_compiled = inline_kernel(_lenet_step)
@@ -236,6 +236,7 @@ def _lenet_update_step(
     order: LongArray,
     mean: FloatArray,
     std: FloatArray,
+    ends: LongArray,
     w: FloatArray,
     v: FloatArray,
     dw: FloatArray,
@@ -259,7 +260,7 @@ def _lenet_update_step(
 ) -> None:
     if pending != 0:
         rates = (learning_rate, momentum, weight_decay)
-        add_and_update(w, v, item, rates, False, scratch, number, items)
+        add_and_update(ends, w, v, item, rates, False, scratch, number, items)
     if number < items - 1:
         return
     data, size = (images, labels, order, mean, std), (first_filters, second_filters, units, classes)

@@ -2,7 +2,8 @@
 
 The sums form a binary tree over the micro-tiles of the mini-batch: two neighbours, two neighbouring pairs, and so on;
 what is left over is added from the end. A tile of 16, 32, 64, ... images holds whole branches of it,
-so that a task can add up its own and `sum_and_step` the tasks' results: the same bits for all these tiles.
+so that a task can add up its own and `sum_and_step` the tasks' results: the same bits for all these tiles,
+and for mini-batches cut into several of these sizes, larger tiles before smaller ones.
 """
 
 from __future__ import annotations
@@ -35,10 +36,9 @@ def branch(total: FloatArray, scratch: FloatArray, depth: int) -> FloatArray:
 
 
 @inline_kernel
-def add_branches(total: FloatArray, scratch: FloatArray, depth: int, part: int, parts: int) -> int:
-    """Add up what can be, once part number `part` of `parts` is the last of `depth`; return how many are left."""
-    done = part + 1
-    while depth > 1 and (done % 2 == 0 or part == parts - 1):
+def add_branches(total: FloatArray, scratch: FloatArray, depth: int, done: int, last: bool) -> int:
+    """Add up what can be, once `done` parts of the size of the last of `depth` are there; return how many are left."""
+    while depth > 1 and (done % 2 == 0 or last):
         left, right = branch(total, scratch, depth - 2), branch(total, scratch, depth - 1)
         for k in range(left.size):
             left[k] += right[k]

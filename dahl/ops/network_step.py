@@ -35,7 +35,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.ops.softmax_cross_entropy import SOFTMAX_CROSS_ENTROPY
-from dahl.ops.sum_and_step import SUM_AND_STEP, update_scratch
+from dahl.ops.sum_and_step import ENDS, SUM_AND_STEP, update_scratch
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
 
 _ARCHES = ("cpu",)  # reads the data set, which stays in main memory
@@ -156,6 +156,7 @@ class FusedNetwork:
         own = (Operand("w", "rw", 1), Operand("v", "rw", 1), floats("dw", "w", 1))
         operands = (
             *_INPUTS[:-1],
+            ENDS,
             *own,
             Operand("losses", "rw", 2, "float64"),
             Operand("items", "r", 1, repeated=True),
@@ -221,7 +222,7 @@ class FusedNetwork:
     def _scratch_update_step(self, shapes: Shapes, scalars: Scalars) -> int:
         size, count = shapes["w"][0], len(shapes["items"])
         own = whole_lines(size) if count > 1 else 0
-        return max(own + self._scratch_step(shapes, scalars), update_scratch(size, count))
+        return max(own + self._scratch_step(shapes, scalars), update_scratch(shapes))
 
     def _reference_update_step(self, inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
         updated = {"w": inputs["w"], "v": inputs["v"]}

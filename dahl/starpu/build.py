@@ -26,6 +26,7 @@ C_FILES = (
     "idle.c",
     "poll.c",
     "tasks.c",
+    "feed.c",
     "policy.c",
     "placement.c",
     "pull.c",

@@ -228,6 +228,39 @@ class Runtime:
         """Wait until at most so many tasks are submitted and not done (starpu_task_wait_for_n_submitted)."""
         check_submission(self, self.lib.dahl_wait_submitted(at_most))
 
+    @property
+    def every_core_works(self) -> bool:
+        """Whether each core that this process may use has a worker, so that other threads take one from it."""
+        return not self.simulated and len(self.workers) >= len(os.sched_getaffinity(0))
+
+    def feed(
+        self,
+        graphs: Sequence[TaskGraph],
+        which: np.ndarray,
+        steps: np.ndarray,
+        *,
+        at_most: int,
+        on_progress: Callable[[int], None],
+        every_s: float = 0.1,
+    ) -> None:
+        """Submit graph ``which[i]`` with ``steps[i]`` for each i in order, at most so many tasks ahead of their end.
+
+        Workers do that where they have nothing else to do; this thread sleeps. ``on_progress`` gets the number of
+        graphs submitted so far, now and then and once all are. Natively only. Raises what submitting or a task raises.
+        """
+        ffi, lib = self.ffi, self.lib
+        table = ffi.new("dahl_graph[]", [graph.frozen() for graph in graphs])
+        which, steps = np.ascontiguousarray(which, np.int32), np.ascontiguousarray(steps, np.int64)
+        submitted = ffi.new("int64_t *")
+        try:
+            first = ffi.cast("int32_t *", which.ctypes.data), ffi.cast("int64_t *", steps.ctypes.data)
+            check_submission(self, lib.dahl_feed_start(table, *first, which.size, at_most))
+            while submitted[0] < which.size:
+                check_submission(self, lib.dahl_feed_wait(every_s, submitted))
+                on_progress(int(submitted[0]))
+        finally:
+            lib.dahl_feed_stop()
+
     def expected_length_s(self, codelet: Codelet, handles: Sequence[DataHandle], worker: int) -> float:
         """Return what the codelet's history model expects of a task on these data, in seconds; NaN where unknown."""
         pointers = self.ffi.new("void *[]", [self.ffi.cast("void *", handle.pointer) for handle in handles])

@@ -229,9 +229,13 @@ class TaskGraph:
 
         Raises ValueError where data that a task needs are unregistered by now.
         """
+        check_submission(self._runtime, self._runtime.lib.dahl_submit(*self.frozen(), step))
+
+    def frozen(self) -> tuple[Any, ...]:
+        """Return the fields of a ``dahl_graph``, which last until a task is added."""
         if self._frozen is None or self._forgotten != self._runtime.forgotten:
             self._frozen = self._freeze()
-        check_submission(self._runtime, self._runtime.lib.dahl_submit(*self._frozen, step))
+        return self._frozen
 
     def b_levels_s(self) -> np.ndarray:
         """Return by task the longest way from its start to the graph's end, in mean lengths; NaN where unknown."""

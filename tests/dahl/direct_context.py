@@ -103,10 +103,8 @@ class DirectContext:
 
     def tensor(self, values, *, tile=None, dtype=np.float32, name=""):
         array = values.copy() if isinstance(values, np.ndarray) else poison(values, dtype)
-        step = tile or max(1, len(array))
-        return DirectTensor(
-            [np.ascontiguousarray(array[i : i + step]) for i in range(0, len(array), step)], name
-        )
+        pieces = np.split(array, np.cumsum(tile)[:-1]) if tile else [array]
+        return DirectTensor([np.ascontiguousarray(piece) for piece in pieces], name)
 
     def per_tile(self, shape, count, *, dtype=np.float32, name=""):
         return DirectTensor([poison(shape, dtype) for _ in range(count)], name)

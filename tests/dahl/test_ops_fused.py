@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from dahl.ops import (
     ShapeError,
 )
 from dahl.ops.handover import hand_over
+from dahl.tiling import Tiling, tile_ends
 
 from . import numpy_network
 from .direct_context import execute
@@ -64,6 +66,10 @@ def case(
         "losses": rng.random((3, columns)),
     }
     return named, {"first": first, "index": 1, "count": count, **sizes}
+
+
+def ends(tiles: Sequence[int]) -> np.ndarray:
+    return np.array(tile_ends(tiles))
 
 
 def cnn(filters: int, classes: int) -> dict[str, int]:
@@ -132,30 +138,31 @@ def test_step_and_evaluation_match_the_references_of_the_single_operations(
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 5, 7, 8])
-def test_tiles_of_16_32_and_64_images_sum_to_the_same_bits(parts: int) -> None:
-    """One micro-tile's gradient after the other, summed by tasks of 1, 2, 4 micro-tiles and then by SUM_AND_STEP."""
+def test_tiles_of_16_32_and_64_images_and_mixed_ones_sum_to_the_same_bits(parts: int) -> None:
+    """Gradients of tasks of 1, 2, 4 micro-tiles, all alike or mixed, summed by SUM_AND_STEP."""
     count = 16 * parts - 5
     named, scalars = case((1, 8, 9), cnn(2, 3), count)
     del scalars["count"], scalars["first"]
     found = []
-    for tile in (16, 32, 64):
-        items = []
-        for start in range(0, count, tile):
-            own = {**scalars, "first": 2 + start, "count": min(tile, count - start), "scale": 1 / count}
+    for sizes in ((16,), (32,), (64,), (64, 16), (32, 32, 16, 16), (64, 32, 16)):
+        items, start, tiles = [], 0, Tiling(sizes).tiles(count)
+        for images in tiles:
+            own = {**scalars, "first": 2 + start, "count": images, "scale": 1 / count}
             step = {**named, "dw": np.zeros_like(named["w"])}
             items.append(outputs(CNN_STEP, step, **own)["dw"])
-        update = {"w": named["w"], "v": np.zeros_like(named["w"]), "items": items}
+            start += images
+        update = {"w": named["w"], "v": np.zeros_like(named["w"]), "items": items, "ends": ends(tiles)}
         found.append(outputs(SUM_AND_STEP, update, learning_rate=0.1)["w"])
     assert (found[0] != named["w"]).any()
-    np.testing.assert_array_equal(found[1], found[0])
-    np.testing.assert_array_equal(found[2], found[0])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 9])
 def test_gradients_are_summed_and_stepped_along(count: int) -> None:
     rng = np.random.default_rng(count)
     w, v, *items = rng.standard_normal((2 + count, 37), dtype=np.float32)
-    named = {"w": w, "v": v, "items": items}
+    named = {"w": w, "v": v, "items": items, "ends": ends([16] * count)}
     assert_kernel_matches_reference(SUM_AND_STEP, named, learning_rate=0.05, momentum=0.9, weight_decay=0.01)
 
 
@@ -174,7 +181,7 @@ def test_a_step_begins_with_the_update_that_is_pending(
     named, scalars = case(image, sizes, count)
     rng, size = np.random.default_rng(items), named["w"].size
     named["v"], *gradients = 0.1 * rng.standard_normal((1 + items, size), dtype=np.float32)
-    named |= {"items": gradients, "dw": np.zeros(size, np.float32)}
+    named |= {"items": gradients, "ends": ends([16] * items), "dw": np.zeros(size, np.float32)}
     rates = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.01}
     found = assert_kernel_matches_reference(
         operation, named, **scalars, **rates, scale=1 / count, pending=pending
@@ -230,5 +237,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     step = {**named, "dw": np.zeros_like(named["w"])}
     with pytest.raises(ShapeError, match=r"w is 76 where images .* needs 77"):
         outputs(CNN_STEP, {**step, "w": named["w"][:-1]}, **scalars, scale=0.1)
+    update = {"w": named["w"], "v": named["w"], "items": [named["w"]] * 3, "ends": ends([16, 16])}
+    with pytest.raises(ShapeError, match="ends has 2 entries for 3 items"):
+        outputs(SUM_AND_STEP, update, learning_rate=0.1)
     with pytest.raises(ShapeError, match="losses has 1 columns for 2 micro-tiles"):
         outputs(CNN_STEP, {**step, "losses": np.zeros((3, 1))}, **scalars, scale=0.1)

@@ -9,6 +9,7 @@ import pytest
 
 from dahl.layers import Conv2d, Flatten, Linear, Sequential
 from dahl.models import basic_cnn, lenet
+from dahl.tiling import Tiling
 from dahl.training import Hyperparameters, LossIsNotANumberError
 from tests.dahl.test_training import (
     NumpyTraining,
@@ -87,6 +88,18 @@ def test_fused_bits_do_not_depend_on_tile_scheduler_or_workers(name: str) -> Non
             for tile in (16, 32, 64):
                 assert fused_sha256(name, scheduler, WORKERS, tile, batch_size) == expected
     assert fused_sha256(name, "eager", 1, 5) != fused_sha256(name, "eager", 1, 16), "the digest tells bits"
+
+
+@each_model
+def test_tiles_of_several_sizes_give_the_bits_of_equal_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the update as a task, and as part of the steps, where a mini-batch of 48 is two tiles."""
+    expected = {batch_size: fused_sha256(name, "eager", 1, 16, batch_size) for batch_size in (48, 112)}
+    for sizes in ((32, 16), (64, 16, 16)):
+        monkeypatch.setattr("dahl.training.tiling", lambda tile, classes, sizes=sizes: Tiling(sizes))
+        for batch_size, digest in expected.items():
+            assert fused_sha256(name, "lws", WORKERS, 16, batch_size) == digest
 
 
 def test_a_mini_batch_is_a_task_for_each_tile_and_one_for_the_update() -> None:

@@ -24,7 +24,7 @@ COSTS = RooflineCosts({
 def main(runtime):
     context = Context(runtime, COSTS, watts_of(runtime.workers))
     dataset = Synthetic(height=16, width=16, train_size=300, test_size=70).load()
-    trainer = Trainer(context, lenet(filters=(4, 6), units=8), dataset, Hyperparameters(batch_size=64, tile=16))
+    trainer = Trainer(context, lenet(filters=(4, 6), units=8), dataset, Hyperparameters(batch_size=64, tile=TILE))
     before = trainer.weights_sha256()
     progress = []
     result = trainer.run_epoch(1, progress.append)
@@ -48,7 +48,7 @@ starpu.Runtime(platform=NODE, scheduler="dmda", watts=watts_of).run(main)
 
 
 def test_a_simulated_epoch_has_the_same_digits_twice_and_runs_no_kernel() -> None:
-    first, second = child_json(SIMULATION), child_json(SIMULATION)
+    first, second = (child_json(SIMULATION.replace("TILE", "16")) for _ in range(2))
     assert first == second
     assert float(first["seconds"]) > 0
     assert float(first["evaluation"]) > 0
@@ -60,3 +60,9 @@ def test_a_simulated_epoch_has_the_same_digits_twice_and_runs_no_kernel() -> Non
     )
     assert first["arches"] == ["cpu", "cuda"]
     assert first["gather"] == ["cpu"], "the data set stays in main memory"
+
+
+def test_each_class_of_workers_has_tiles_of_its_size() -> None:
+    """8 cores, 2 GPUs: of 64 images two tiles of 16 and eight of 4, of 44 two and three, of 6 one of 4 and one of 2."""
+    found = child_json(SIMULATION.replace("TILE", "{'core': 4, 'gpu': 16}"))
+    assert (found["images"], found["gathered"]) == (300, 4 * 10 + 5 + 10 + 2)

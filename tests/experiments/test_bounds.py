@@ -19,7 +19,7 @@ from experiments.graphs import Cholesky, GraphError
 from experiments.pareto import composed
 from experiments.platform import SimulatedNode
 from experiments.validation import CHECKOUT, CONFIGS, ConfigError
-from experiments.workload import check_bias, load_graph
+from experiments.workload import check_classes, load_graph
 from schedulers.bounds import BoundError, Graph
 
 CHAIN = EpochWork(
@@ -169,9 +169,9 @@ def test_what_cannot_run_is_refused_before_anything_has_started(
 
 
 def test_a_bias_of_a_class_that_there_is_not_is_refused() -> None:
-    check_bias({"core": 2.0}, node())
+    check_classes("estimates.bias", {"core": 2.0}, node())
     with pytest.raises(ValueError, match=r"estimates\.bias names foo; there are: core, card"):
-        check_bias({"foo": 2.0}, node())
+        check_classes("estimates.bias", {"foo": 2.0}, node())
 
 
 def test_a_node_without_a_worker_for_some_codelet_is_refused(tmp_path: Path) -> None:

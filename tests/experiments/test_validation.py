@@ -7,6 +7,10 @@ import pytest
 from experiments.validation import ConfigError, validate
 from tests.experiments.conftest import configuration
 
+OF_TILES = (
+    "must be a whole number, at least 1, or one for each class of workers, {cpu: 16, cuda: 64}, or auto"
+)
+
 
 def refusal(**changes: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
@@ -26,8 +30,10 @@ def test_a_good_configuration_passes() -> None:
         ("epochs", "many", "epochs=many: must be a whole number, at least 1"),
         ("epochs", True, "epochs=True: must be a whole number, at least 1"),
         ("batch_size", -4, "batch_size=-4: must be a whole number, at least 1"),
-        ("tile", 0, "tile=0: must be a whole number, at least 1, or auto"),
-        ("tile", 1.5, "tile=1.5: must be a whole number, at least 1, or auto"),
+        ("tile", 0, f"tile=0: {OF_TILES}"),
+        ("tile", 1.5, f"tile=1.5: {OF_TILES}"),
+        ("tile", {"cpu": 16, "cuda": "auto"}, f"tile={{'cpu': 16, 'cuda': 'auto'}}: {OF_TILES}"),
+        ("tile", {}, f"tile={{}}: {OF_TILES}"),
         ("workers", 0, "workers=0: must be a whole number, at least 1, or null for all that there are"),
         ("seed", -1, "seed=-1: must be a whole number, at least 0 and below 2^63"),
         ("learning_rate", 0, "learning_rate=0: must be a number above 0"),
@@ -84,6 +90,8 @@ def test_simulated_nodes_place_every_layer_by_itself() -> None:
 
 def test_a_tile_is_no_larger_than_the_batch() -> None:
     assert refusal(tile=65) == ["tile=65 is larger than batch_size=64: a mini-batch is cut into tiles"]
+    assert "is larger than batch_size=64" in refusal(tile={"cpu": 16, "cuda": 65})[0]
+    validate(configuration(tile={"cpu": 16, "cuda": 64}), processors=2)
 
 
 def test_workers_are_no_more_than_the_machine_has() -> None:

@@ -242,6 +242,22 @@ typedef struct {
 /* Submits n tasks. Argument k becomes args[k] + step * strides[k]; strides may be NULL. */
 int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t *args, const int64_t *strides,
                 int64_t step);
+/* Prepared tasks that are submitted together. */
+typedef struct {
+    const dahl_node *nodes;
+    int64_t n;
+    void **handles;
+    const int64_t *args;
+    const int64_t *strides;
+} dahl_graph;
+
+/* Graph which[i] is submitted with steps[i], for each i in order: now as long as fewer than at_most tasks are unfinished,
+ * and then by workers. The arrays stay where they are until all is submitted or stopped. */
+int dahl_feed_start(const dahl_graph *graphs, const int32_t *which, const int64_t *steps, int64_t count,
+                    int64_t at_most);
+/* Waits until all is submitted, or for so long; tells how many graphs were. */
+int dahl_feed_wait(double at_most_s, int64_t *submitted);
+int dahl_feed_stop(void);
 /* Submits one task that comes in no list. costs and handles are addresses as Python holds them: integers. */
 int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nhandles, const int64_t *args,
                     int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority);

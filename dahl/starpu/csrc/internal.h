@@ -64,6 +64,10 @@ void dahl_submitting(void);
 void dahl_ran_reset(void);
 int dahl_ran_take(int worker, double *start_s, double *end_s);
 struct starpu_sched_policy *dahl_poll_wrap(struct starpu_sched_policy *policy, double poll_us);
+uint64_t dahl_poll_pushed(void);
+void dahl_feed_reset(void);
+void dahl_feed_started(int worker);
+void dahl_feed_ended(int worker);
 void dahl_idle_init(void);
 void dahl_idle_deinit(void);
 

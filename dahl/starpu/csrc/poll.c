@@ -17,6 +17,12 @@ struct starpu_sched_policy *dahl_poll_wrap(struct starpu_sched_policy *policy, d
     (void)poll_us;
     return policy;
 }
+
+/* Not counted here: as many as there can be. */
+uint64_t dahl_poll_pushed(void)
+{
+    return UINT64_MAX;
+}
 #else
 
 /* Pauses between two looks at the clock, some microseconds; the count is read after each. */
@@ -36,6 +42,12 @@ static struct {
 static unsigned long long pushed(void)
 {
     return atomic_load_explicit(&pushes.count, memory_order_acquire);
+}
+
+/* Tasks handed to the policy so far; as many as there can be where they are not counted. */
+uint64_t dahl_poll_pushed(void)
+{
+    return limit_us > 0 ? pushed() : UINT64_MAX;
 }
 
 static int push_counted(struct starpu_task *task)
@@ -99,10 +111,11 @@ static struct starpu_task *pop_polling(unsigned context)
 /* One policy at a time is wrapped. */
 struct starpu_sched_policy *dahl_poll_wrap(struct starpu_sched_policy *policy, double poll_us)
 {
+    limit_us = poll_us;
     if (!(poll_us > 0))
         return policy;
     inner = policy;
-    limit_us = poll_us;
+    atomic_store(&pushes.count, 0);
     for (int w = 0; w < STARPU_NMAXWORKERS; w++)
         looks[w].since_us = 0;
     wrapped = *policy;

@@ -112,6 +112,7 @@ int dahl_init(const dahl_config *config)
     dahl_state.simgrid = dahl_is_simgrid();
     dahl_state.trace = config->trace;
     dahl_trace_reset();
+    dahl_feed_reset();
     dahl_ran_reset();
 
     int rc = starpu_init(&conf);

@@ -31,6 +31,7 @@ static void run_kernel(void *interfaces[], void *arg)
     struct dahl_record *record = arg;
     struct starpu_task *task = starpu_task_get_current();
     int worker = starpu_worker_get_id();
+    dahl_feed_started(worker);
     if (atomic_load_explicit(&dahl_state.cancelled, memory_order_relaxed) || !record->codelet->cpu)
         return;
     int64_t n = STARPU_TASK_GET_NBUFFERS(task);
@@ -278,9 +279,8 @@ static double seconds(const struct timespec *t)
     return (double)t->tv_sec + 1e-9 * (double)t->tv_nsec;
 }
 
-void dahl_trace_callback(void *arg)
+static void trace_task(struct dahl_record *record)
 {
-    struct dahl_record *record = arg;
     const struct starpu_profiling_task_info *info = record->task->profiling_info;
     if (!dahl_state.trace || !info)
         return;
@@ -312,6 +312,13 @@ void dahl_trace_callback(void *arg)
         .predicted_s = record->costs ? record->costs[worker] : NAN,
         .predicted_j = record->costs ? record->costs[dahl_state.nworkers + worker] : NAN,
     };
+}
+
+/* StarPU calls it on the worker once the tasks that waited for this one know that it has ended. */
+void dahl_trace_callback(void *arg)
+{
+    trace_task(arg);
+    dahl_feed_ended(starpu_worker_get_id());
 }
 
 void dahl_trace_reset(void)
