@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import check_machine, plan_policy
+from schedulers.planning import check_machine, lay_out_for, plan_policy
 from schedulers.views import READY, SYSTEM, TASK, WORKER
 
 _P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -70,6 +70,21 @@ class InterpretedPolicy:
     def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
         """Let the policy plan."""
         plan_policy(self.policy, kinds, workers, base_w, memory)
+
+    def lays_out(self) -> bool:
+        """Return whether the policy has ``lay_out``."""
+        return self.policy.LAYS_OUT
+
+    def lay_out(
+        self,
+        graphs: Sequence[Any],
+        links: Any,
+        workers: Sequence[Any],
+        base_w: float,
+        memory: np.ndarray,
+    ) -> None:
+        """Let the policy plan for these very tasks, in plain Python."""
+        lay_out_for(self.policy, graphs, links, workers, base_w, memory)
 
     def raised(self) -> BaseException | None:
         """Return the first exception of the policy."""

@@ -37,6 +37,24 @@ def plan_policy(
     planning.plan(ready, views, system, memory)
 
 
+def lay_out_for(
+    policy: PlacementPolicy | PullPolicy,
+    graphs: Sequence[Any],
+    links: Any,
+    workers: Sequence[Any],
+    base_w: float,
+    memory: np.ndarray,
+) -> None:
+    """Call ``policy.lay_out(graphs, links, workers, system, memory)`` where the policy has one.
+
+    ``graphs`` and ``links`` are ``dahl.starpu``'s GraphLayout and LinkTimes; of the workers the policy gets WORKER records
+    in which what belongs to a task is NaN.
+    """
+    if policy.LAYS_OUT:
+        # LAYS_OUT says so
+        policy.lay_out(graphs, links, _views(workers), _system(workers, base_w, 0), memory)  # type: ignore[union-attr]
+
+
 def check_machine(policy: PlacementPolicy | PullPolicy, workers: Sequence[Any], base_w: float) -> None:
     """Call ``policy.check_machine(workers, system)`` where the policy has one; it raises ValueError.
 
