@@ -92,6 +92,11 @@ class NvmlSource(Source):
     def channels(self) -> tuple[Channel, ...]:
         return tuple(channel for gpu in self._open for channel in gpu.channels)
 
+    @property
+    def gpus(self) -> tuple[tuple[Any, Any], ...]:
+        """The library and the handle of each GPU that is read; none before `open`."""
+        return tuple((self._library, gpu.handle) for gpu in self._open)
+
     def open(self) -> None:
         self.close()
         library = self._given if self._given is not None else _pynvml()

@@ -17,6 +17,7 @@ import numpy as np
 
 from dahl.context import Context
 from dahl.starpu import Platform, TaskGraph
+from dahl.starpu.dependencies import Dependencies
 from energy import PowerModel
 from experiments import records
 from experiments.graphs import GraphDescription, GraphTask, TaskKind
@@ -25,6 +26,7 @@ from schedulers.bounds import (
     FrontPoint,
     Graph,
     MixedBound,
+    Version,
     best_schedule,
     energy_deadline_front,
     least_graph_makespan_s,
@@ -128,6 +130,7 @@ class EpochWork:
                 "repeats": graph.repeats,
                 "transfer_s": graph.transfer_s,
                 "next_transfer_s": graph.next_transfer_s,
+                "versions": [asdict(version) for version in graph.versions],
             }
             for graph in self.graphs
         ]
@@ -148,6 +151,7 @@ class EpochWork:
                 graph["repeats"],
                 graph["transfer_s"],
                 graph["next_transfer_s"],
+                [_version(version) for version in graph.get("versions", ())],
             )
             for graph in record["graphs"]
         )
@@ -163,8 +167,20 @@ class EpochWork:
         )
 
 
-def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power: PowerModel) -> EpochWork:
-    """Return what recorded graphs, each submitted so many times, are on the context's workers."""
+def _version(record: Mapping[str, Any]) -> Version:
+    return Version(**{**record, "readers": tuple(record["readers"]), "next_readers": tuple(record["next_readers"])})
+
+
+def epoch_work(
+    context: Context,
+    graphs: Sequence[tuple[TaskGraph, int]],
+    power: PowerModel,
+    link_joule_per_byte: np.ndarray | None = None,
+) -> EpochWork:
+    """Return what recorded graphs, each submitted so many times, are on the context's workers.
+
+    ``link_joule_per_byte`` is by memory node and memory node; None: moving data takes no joules.
+    """
     workers = context.runtime.workers
     classes = tuple(dict.fromkeys(worker.worker_class for worker in workers))
     firsts = [next(w.id for w in workers if w.worker_class == name) for name in classes]
@@ -188,7 +204,8 @@ def epoch_work(context: Context, graphs: Sequence[tuple[TaskGraph, int]], power:
             [move_s(sum(sizes[data] for data in read)) if read else 0.0 for read in pairs.values()]
             for pairs in (order.within, order.following)
         ]
-        found.append(Graph(kinds, list(order.within), list(order.following), times, *moves))
+        versions = _versions(order, sizes, context.runtime.platform, link_joule_per_byte)
+        found.append(Graph(kinds, list(order.within), list(order.following), times, *moves, versions))
     return EpochWork(
         classes,
         units,
@@ -207,6 +224,30 @@ def least_move_s(platform: Platform | None) -> Callable[[int], float]:
     return lambda size: min(
         (link.latency_s + size / link.bandwidth_bytes_per_s for link in links), default=0.0
     )
+
+
+def _versions(
+    order: Dependencies,
+    sizes: Mapping[int, int],
+    platform: Platform | None,
+    link_joule_per_byte: np.ndarray | None,
+) -> list[Version]:
+    """What tasks hand on, with the least that a copy takes of any GPU's links and of joules."""
+    readers: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+    for which, pairs in enumerate((order.within, order.following)):
+        for (t, u), read in pairs.items():
+            for data in read:
+                readers.setdefault((t, data), ([], []))[which].append(u)
+    s_per_byte, joule_per_byte = 0.0, 0.0
+    if platform and platform.gpus:
+        peer = platform.peer_link.bandwidth_bytes_per_s if platform.peer_link else 0.0
+        s_per_byte = 1 / max(gpu.link.bandwidth_bytes_per_s + peer for gpu in platform.gpus)
+    if link_joule_per_byte is not None and len(link_joule_per_byte) > 1:
+        joule_per_byte = float(link_joule_per_byte[~np.eye(len(link_joule_per_byte), dtype=bool)].min())
+    return [
+        Version(t, tuple(own), tuple(following), sizes[data] * s_per_byte, sizes[data] * joule_per_byte)
+        for (t, data), (own, following) in readers.items()
+    ]
 
 
 def describe_graphs(context: Context, graphs: Sequence[tuple[TaskGraph, int]]) -> GraphDescription:

@@ -11,7 +11,7 @@ import numpy as np
 from dahl.context import Context
 from dahl.ops.operation import Cost, Operation
 from dahl.starpu import TaskGraph
-from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.kernel import Kernel, Mode, Operand
 from dahl.tensor import Tensor
 from dahl.training import BatchProgress, EpochResult
 from experiments.graphs import GraphDescription, GraphTask, TaskKind
@@ -69,7 +69,7 @@ class GraphRunner:
             tensors, modes = [*tensors[:written], rest], (*modes[:written], "r")
         self._context.submit(self._operation(task.kind, modes, repeated), *tensors)
 
-    def _operation(self, kind: int, modes: tuple[str, ...], repeated: bool) -> Operation:
+    def _operation(self, kind: int, modes: tuple[Mode, ...], repeated: bool) -> Operation:
         key = kind, modes, repeated
         if key not in self._operations:
             names = [operation.name for operation in self._operations.values()]
@@ -81,11 +81,10 @@ class GraphRunner:
         return self._operations[key]
 
 
-def _operation(kind: TaskKind, name: str, modes: tuple[str, ...], repeated: bool) -> Operation:
+def _operation(kind: TaskKind, name: str, modes: tuple[Mode, ...], repeated: bool) -> Operation:
     """An operation of that much work, which nobody can compute."""
     operands = tuple(
-        # Operand checks the mode, which comes from a file.
-        Operand(f"data{at}", mode, 1, "uint8", repeated=repeated and at == len(modes) - 1)  # type: ignore[arg-type]
+        Operand(f"data{at}", mode, 1, "uint8", repeated=repeated and at == len(modes) - 1)
         for at, mode in enumerate(modes)
     )
     cost = Cost(kind.flops, kind.bytes)

@@ -1,4 +1,4 @@
-"""What else ran on the machine during a window: load of others, stolen time, frequency, throttling.
+"""What else ran on the machine during a window: load of others, stolen time, frequency, throttling of CPUs and GPUs.
 
 Load is the busy time of all processors (/proc/stat) without that of the trial, what it started and its supervisor,
 as a number of cores. The kernel counts busy time in ticks, so that a short window tells little: the bound says how
@@ -11,7 +11,11 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
+
+from energy.gpu_throttling import GpuSlowdowns, GpuThrottling
+
+_Number = TypeVar("_Number", int, float)
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _BUSY = (0, 1, 2, 5, 6)
@@ -36,6 +40,7 @@ class Reading:
     own_s: float
     frequency_mhz: float | None
     throttles: int | None
+    gpus: GpuSlowdowns
 
 
 @final
@@ -53,6 +58,10 @@ class Load:
     """Of all processors, at the window's end."""
     throttles: int | None
     """How often processors were slowed down for heat or power; a package's is counted by each of its cores."""
+    gpu_throttled_s: float | None
+    """Seconds for which GPUs were slowed down for heat or a limit of the board, summed over them."""
+    gpu_power_limited_s: float | None
+    """Seconds that GPUs were at their power limit, summed over them: part of how they work, not a disturbance."""
     disturbed: bool | None
     """None where the window is too short to tell."""
 
@@ -60,19 +69,33 @@ class Load:
     def words(self) -> str:
         """What disturbed it."""
         said = [f"{self.foreign_cores + self.stolen_cores:.2f} cores were busy with other work"]
-        return " and ".join([*said, "processors were throttled"] if self.throttles else said)
+        if self.throttles:
+            said.append("processors were throttled")
+        if self.gpu_throttled_s:
+            said.append(f"GPUs were throttled for {self.gpu_throttled_s:.3g} s")
+        return " and ".join(said)
 
 
 @final
 class Guard:
-    """Reads the load by others of one window after another. `root` holds `proc` and `sys`; `pid` is the trial's."""
+    """Reads the load by others of one window after another.
 
-    def __init__(self, max_foreign_cores: float, root: Path = Path("/"), pid: int | None = None) -> None:
+    `root` holds `proc` and `sys`; `pid` is the trial's; `gpus` tells for how long GPUs were slowed down.
+    """
+
+    def __init__(
+        self,
+        max_foreign_cores: float,
+        root: Path = Path("/"),
+        pid: int | None = None,
+        gpus: GpuThrottling | None = None,
+    ) -> None:
         self._max = max_foreign_cores
         self._proc, self._cpus = root / "proc", root / "sys/devices/system/cpu"
         self._pid = os.getpid() if pid is None else pid
         self._supervisor = os.getppid() if pid is None else None
         self._processors = len(_processor_lines(self._proc)) - 1
+        self._gpus = gpus or GpuThrottling()
 
     def read(self) -> Reading:
         """Read the counters; raises OSError where /proc cannot be read."""
@@ -84,6 +107,7 @@ class Guard:
             own_s=self._own_s(),
             frequency_mhz=self._frequency_mhz(),
             throttles=self._throttles(),
+            gpus=self._gpus.read(),
         )
 
     def load(self, begin: Reading, end: Reading) -> Load:
@@ -93,9 +117,8 @@ class Guard:
         # A tick at both ends of the window, for each processor and for the account of the trial's own.
         bound = 2 * (self._processors + 1) * _TICK_S / seconds
         stolen = (end.stolen_s - begin.stolen_s) / seconds
-        throttles = None
-        if begin.throttles is not None and end.throttles is not None:
-            throttles = end.throttles - begin.throttles
+        throttles = _rise(begin.throttles, end.throttles)
+        gpu_throttled_s = _rise(begin.gpus.throttled_s, end.gpus.throttled_s)
         return Load(
             seconds=seconds,
             foreign_cores=foreign,
@@ -103,11 +126,13 @@ class Guard:
             stolen_cores=stolen,
             frequency_mhz=end.frequency_mhz,
             throttles=throttles,
-            disturbed=self._judge(foreign + stolen, bound, throttles),
+            gpu_throttled_s=gpu_throttled_s,
+            gpu_power_limited_s=_rise(begin.gpus.power_limited_s, end.gpus.power_limited_s),
+            disturbed=self._judge(foreign + stolen, bound, bool(throttles) or bool(gpu_throttled_s)),
         )
 
-    def _judge(self, cores: float, bound: float, throttles: int | None) -> bool | None:
-        if throttles or cores - bound > self._max:
+    def _judge(self, cores: float, bound: float, throttled: bool) -> bool | None:
+        if throttled or cores - bound > self._max:
             return True
         return False if cores + bound <= self._max else None
 
@@ -152,6 +177,11 @@ class Guard:
         found = [_number(path) for path in self._cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
         khz = [value for value in found if value is not None]
         return sum(khz) / len(khz) / 1000 if khz else None
+
+
+def _rise(begin: _Number | None, end: _Number | None) -> _Number | None:
+    """How much a counter rose; None where it was not read."""
+    return None if begin is None or end is None else end - begin
 
 
 def _processor_lines(proc: Path) -> list[str]:

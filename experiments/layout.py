@@ -54,7 +54,12 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     def inside(runtime: starpu.Runtime) -> dict[str, Any]:
         context = make_context(runtime, workload)
         graphs = lay_out(context, workload).epoch_graphs
-        work = epoch_work(context, graphs, workload.power_model(runtime.workers))
+        work = epoch_work(
+            context,
+            graphs,
+            workload.power_model(runtime.workers),
+            workload.link_joule_per_byte(runtime.workers),
+        )
         write_graph(run_dir, work, describe_graphs(context, graphs))
         return {"tasks": sum(len(graph) * times for graph, times in graphs)}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PATH = Path("/tmp/dahl-measuring.lock")
+"""The same for every user, which the folder of $TMPDIR would not be: two of them must meet at one file."""
 
 
 class MachineBusyError(Exception):
@@ -83,10 +84,11 @@ def _words(holder: dict[str, Any]) -> str:
 
 
 def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW  # a link that somebody left there would have its target emptied
     with contextlib.suppress(FileNotFoundError):
-        return os.open(path, os.O_RDWR)
+        return os.open(path, flags)
     with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
         os.fchmod(fd, 0o666)  # whatever the umask: other users take the same lock
         return fd
-    return os.open(path, os.O_RDWR)
+    return os.open(path, flags)

@@ -100,6 +100,7 @@ def _check_methods(owner: type[Any]) -> None:
         "task_started": ["self", "task", "worker", "system", "memory"],
         "task_ended": ["self", "task", "worker", "length_s", "system", "memory"],
         "plan": ["self", "kinds", "workers", "system", "memory"],
+        "lay_out": ["self", "graphs", "links", "workers", "system", "memory"],
         "check_machine": ["self", "workers", "system"],
     }
     unknown = set(owner.HOOKS) - {"task_started", "task_ended"}
@@ -110,7 +111,8 @@ def _check_methods(owner: type[Any]) -> None:
     unheard = set(owner.NEEDS) - set(NEEDS)
     if unheard:
         raise PolicyFileError(f"{name}.NEEDS takes {', '.join(NEEDS)}, got {', '.join(sorted(unheard))}")
-    optional = [method for method, has in (("plan", owner.PLANS), ("check_machine", owner.CHECKS)) if has]
+    declared = (("plan", owner.PLANS), ("lay_out", owner.LAYS_OUT), ("check_machine", owner.CHECKS))
+    optional = [method for method, has in declared if has]
     for method in (decides, *owner.HOOKS, *optional):
         wanted = f"{method}({', '.join(arguments[method])})"
         own = getattr(owner, method, None)

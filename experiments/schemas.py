@@ -121,6 +121,8 @@ GUARD = pa.schema(
         ("stolen_cores", pa.float64()),
         ("frequency_mhz", pa.float64()),
         ("throttles", pa.int64()),
+        ("gpu_throttled_s", pa.float64()),
+        ("gpu_power_limited_s", pa.float64()),
         ("disturbed", pa.bool_()),
     ]
 )

@@ -11,6 +11,7 @@ from schedulers.hetero_energy import HeteroEnergy
 from schedulers.interpreted import InterpretedPolicy
 from schedulers.lp_quota import LpQuota
 from schedulers.park import Park
+from schedulers.plan_ahead import PlanAhead
 from schedulers.power_cap import PowerCap
 from schedulers.starpu import StarPUScheduler
 
@@ -26,6 +27,7 @@ __all__ = [
     "LpQuota",
     "Park",
     "PlacementPolicy",
+    "PlanAhead",
     "PolicyCompileError",
     "PowerCap",
     "PullPolicy",

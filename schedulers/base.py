@@ -23,6 +23,8 @@ class PlacementPolicy(ABC):
     """Which of ``task_started`` and ``task_ended`` the policy has."""
     PLANS: ClassVar[bool] = False
     """Whether the policy has ``plan``, which fills its memory before the first task and before each epoch."""
+    LAYS_OUT: ClassVar[bool] = False
+    """Whether the policy has ``lay_out``, which is called after ``plan`` with the very tasks and their order."""
 
     @abstractmethod
     def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
@@ -46,6 +48,8 @@ class PullPolicy(ABC):
     """Which of ``task_started`` and ``task_ended`` the policy has."""
     PLANS: ClassVar[bool] = False
     """Whether the policy has ``plan``, which fills its memory before the first task and before each epoch."""
+    LAYS_OUT: ClassVar[bool] = False
+    """Whether the policy has ``lay_out``, which is called after ``plan`` with the very tasks and their order."""
 
     @abstractmethod
     def pick(self, worker: int, ready: Any, workers: Any, system: Any, memory: Any) -> int:

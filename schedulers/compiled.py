@@ -19,7 +19,7 @@ from typing import Any, final
 import numpy as np
 
 from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import check_machine, plan_policy
+from schedulers.planning import check_machine, lay_out_for, plan_policy
 
 ENTRY = '''"""Generated: the C entry of policy {name}."""
 from collections import namedtuple
@@ -130,6 +130,21 @@ class CompiledPolicy:
     def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
         """Let the policy plan, in plain Python."""
         plan_policy(self.policy, kinds, workers, base_w, memory)
+
+    def lays_out(self) -> bool:
+        """Return whether the policy has ``lay_out``."""
+        return self.policy.LAYS_OUT
+
+    def lay_out(
+        self,
+        graphs: Sequence[Any],
+        links: Any,
+        workers: Sequence[Any],
+        base_w: float,
+        memory: np.ndarray,
+    ) -> None:
+        """Let the policy plan for these very tasks, in plain Python."""
+        lay_out_for(self.policy, graphs, links, workers, base_w, memory)
 
     def raised(self) -> BaseException | None:
         """Return nothing: Numba reports what compiled code raises."""

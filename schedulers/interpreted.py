@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import check_machine, plan_policy
+from schedulers.planning import check_machine, lay_out_for, plan_policy
 from schedulers.views import READY, SYSTEM, TASK, WORKER
 
 _P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -71,6 +71,21 @@ class InterpretedPolicy:
         """Let the policy plan."""
         plan_policy(self.policy, kinds, workers, base_w, memory)
 
+    def lays_out(self) -> bool:
+        """Return whether the policy has ``lay_out``."""
+        return self.policy.LAYS_OUT
+
+    def lay_out(
+        self,
+        graphs: Sequence[Any],
+        links: Any,
+        workers: Sequence[Any],
+        base_w: float,
+        memory: np.ndarray,
+    ) -> None:
+        """Let the policy plan for these very tasks, in plain Python."""
+        lay_out_for(self.policy, graphs, links, workers, base_w, memory)
+
     def raised(self) -> BaseException | None:
         """Return the first exception of the policy."""
         return self._raised[0] if self._raised else None
@@ -100,13 +115,17 @@ class InterpretedPolicy:
             ctypes.c_int64.from_address(answer).value = int(chosen)  # type: ignore[arg-type]
         ctypes.c_int32.from_address(status).value = 0
 
+    @property
+    def _policy(self) -> Any:
+        """The policy, with the methods that its family and HOOKS say it has."""
+        return self.policy
+
     def _place(
         self, status: int, answer: int, task: int, workers: int, n: int, system: int, memory: int, m: int
     ) -> None:
         def decide() -> int:
             views = records(task, TASK, 1)[0], records(workers, WORKER, n), records(system, SYSTEM, 1)[0]
-            # The placement family has it
-            return self.policy.place(*views, floats(memory, m))  # type: ignore[union-attr]
+            return self._policy.place(*views, floats(memory, m))
 
         self._guarded(status, decide, answer)
 
@@ -129,8 +148,7 @@ class InterpretedPolicy:
                 records(workers, WORKER, rows, n),
                 records(system, SYSTEM, 1)[0],
             )
-            # The pull family has it
-            return self.policy.pick(worker, *views, floats(memory, m))  # type: ignore[union-attr]
+            return self._policy.pick(worker, *views, floats(memory, m))
 
         self._guarded(status, decide, answer)
 
@@ -139,8 +157,7 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, records(system, SYSTEM, 1)[0]
-            # HOOKS names it
-            self.policy.task_started(*views, floats(memory, m))  # type: ignore[union-attr]
+            self._policy.task_started(*views, floats(memory, m))
 
         self._guarded(status, decide, None)
 
@@ -149,7 +166,6 @@ class InterpretedPolicy:
     ) -> None:
         def decide() -> None:
             views = records(task, TASK, 1)[0], worker, length_s, records(system, SYSTEM, 1)[0]
-            # HOOKS names it
-            self.policy.task_ended(*views, floats(memory, m))  # type: ignore[union-attr]
+            self._policy.task_ended(*views, floats(memory, m))
 
         self._guarded(status, decide, None)

@@ -33,8 +33,26 @@ def plan_policy(
         for name in ("length_s", "energy_j", "can_run"):
             views[name][row] = getattr(kind, name)
     system = _system(workers, base_w, sum(kind.count for kind in kinds))
-    # PLANS says so
-    policy.plan(ready, views, system, memory)  # type: ignore[union-attr]
+    planning: Any = policy  # PLANS says that it has the method
+    planning.plan(ready, views, system, memory)
+
+
+def lay_out_for(
+    policy: PlacementPolicy | PullPolicy,
+    graphs: Sequence[Any],
+    links: Any,
+    workers: Sequence[Any],
+    base_w: float,
+    memory: np.ndarray,
+) -> None:
+    """Call ``policy.lay_out(graphs, links, workers, system, memory)`` where the policy has one.
+
+    ``graphs`` and ``links`` are ``dahl.starpu``'s GraphLayout and LinkTimes; of the workers the policy gets WORKER records
+    in which what belongs to a task is NaN.
+    """
+    if policy.LAYS_OUT:
+        # LAYS_OUT says so
+        policy.lay_out(graphs, links, _views(workers), _system(workers, base_w, 0), memory)  # type: ignore[union-attr]
 
 
 def check_machine(policy: PlacementPolicy | PullPolicy, workers: Sequence[Any], base_w: float) -> None:
@@ -43,8 +61,8 @@ def check_machine(policy: PlacementPolicy | PullPolicy, workers: Sequence[Any], 
     The policy gets WORKER records by worker, in which what belongs to a task is NaN.
     """
     if policy.CHECKS:
-        # CHECKS says so
-        policy.check_machine(_views(workers), _system(workers, base_w, 0))  # type: ignore[union-attr]
+        checking: Any = policy  # CHECKS says that it has the method
+        checking.check_machine(_views(workers), _system(workers, base_w, 0))
 
 
 def _views(workers: Sequence[Any]) -> Any:

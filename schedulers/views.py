@@ -19,13 +19,16 @@ TASK = np.dtype(
         ("b_level_s", np.float64),
         ("codelet", np.int32),
         ("priority", np.int32),
+        ("graph", np.int32),
+        ("place", np.int32),
     ],
     align=True,
 )
 """The task that a placement policy places, or that starts or ends.
 
 ``footprint`` is equal for tasks of equal cost. ``b_level_s`` is the longest way from the start of the task to the end
-of its recorded graph, in mean lengths; NaN for a task submitted by itself.
+of its recorded graph, in mean lengths; NaN for a task submitted by itself. ``graph`` is the number of that graph, and
+``place`` the task's place in it, as ``lay_out`` has them; -1 for a task submitted by itself.
 """
 
 READY = np.dtype(
@@ -57,14 +60,15 @@ WORKER = np.dtype(
         ("memory_node", np.int32),
         ("worker_class", np.int32),
         ("power_domain", np.int32),
-        ("reserved", np.int32),
+        ("rank", np.int32),
     ],
     align=True,
 )
 """What the task would take on a worker, and the worker's state.
 
 ``energy_j`` is net of the worker's idle watts. ``available_s`` is how long until what the worker has is done.
-``score`` is the policy's to fill: the decision log keeps it.
+``score`` is the policy's to fill: the decision log keeps it. So is ``rank`` in ``place``: of the tasks of equal priority
+that wait for a worker those of the highest rank run first (0: no wish).
 """
 
 SYSTEM = np.dtype(

@@ -56,6 +56,19 @@ class Policy(Protocol):
     ) -> None:
         """Prepare ``memory`` for tasks of these kinds to come; a policy that does not plan does nothing."""
 
+    def lays_out(self) -> bool:
+        """Return whether ``lay_out`` wants to be called: what it takes is not made for nobody."""
+
+    def lay_out(
+        self,
+        graphs: Sequence[GraphLayout],
+        links: LinkTimes,
+        workers: Sequence[WorkerState],
+        base_w: float,
+        memory: np.ndarray,
+    ) -> None:
+        """Prepare ``memory`` for these very tasks, after ``plan``."""
+
     def raised(self) -> BaseException | None:
         """Return what the policy raised, where it keeps that itself."""
 
@@ -104,6 +117,37 @@ class WorkerState:
     worker: Worker
     class_number: int
     watts: WorkerWatts
+
+
+@final
+@dataclass(frozen=True)
+class GraphLayout:
+    """The tasks of a recorded graph that is to be submitted ``times`` times.
+
+    ``kinds`` has by task the row in ``can_run``, ``length_s`` and ``energy_j``, which are (kinds, workers) and NaN where
+    unknown. ``accesses`` are by task the data, as places in ``data_bytes``, and whether it reads and writes each.
+    ``before`` are by task those of the graph that it waits for, ``before_next`` those of the submission before.
+    """
+
+    number: int
+    times: int
+    kinds: np.ndarray
+    can_run: np.ndarray
+    length_s: np.ndarray
+    energy_j: np.ndarray
+    data_bytes: np.ndarray
+    accesses: tuple[tuple[tuple[int, bool, bool], ...], ...]
+    before: tuple[tuple[int, ...], ...]
+    before_next: tuple[tuple[int, ...], ...]
+
+
+@final
+@dataclass(frozen=True)
+class LinkTimes:
+    """What an idle link takes from one memory node (row) to another (column), as StarPU knows it; NaN: unknown."""
+
+    latency_s: np.ndarray
+    s_per_byte: np.ndarray
 
 
 WattsOf = Callable[[tuple[Worker, ...]], MachineWatts]
@@ -179,6 +223,12 @@ class InstalledPolicy:
     def plan(self, kinds: Sequence[TaskKind], workers: tuple[Worker, ...]) -> None:
         """Let the policy prepare its memory for tasks to come."""
         self.policy.plan(kinds, self._states(workers), self.base_w, self.memory)
+
+    def lay_out(
+        self, graphs: Sequence[GraphLayout], links: LinkTimes, workers: tuple[Worker, ...]
+    ) -> None:
+        """Let the policy prepare its memory for these very tasks."""
+        self.policy.lay_out(graphs, links, self._states(workers), self.base_w, self.memory)
 
     def _states(self, workers: tuple[Worker, ...]) -> list[WorkerState]:
         return [

@@ -26,6 +26,7 @@ from dahl.starpu.errors import (
     failure_error,
 )
 from dahl.starpu.kernel import Kernel, cache_root
+from dahl.starpu.layout import lay_out, link_times
 from dahl.starpu.noise import Noise
 from dahl.starpu.overheads import NO_FIXED_COSTS, Overheads
 from dahl.starpu.platform import Platform
@@ -101,6 +102,7 @@ class Runtime:
         self._handles: dict[int, DataHandle] = {}
         self.forgotten = 0
         """How many handles were unregistered so far."""
+        self._graphs = 0
         self._cpu_workers, self._gpu_workers = cpu_workers, gpu_workers
         self._scheduler, self._trace, self._watts = scheduler, trace, watts
         self._energy_weight, self._poll_s = energy_weight, poll_s
@@ -312,6 +314,9 @@ class Runtime:
         if self._installed is None:
             return
         self._installed.plan(task_kinds(graphs, self.workers), self.workers)
+        if self._installed.policy.lays_out():
+            layouts = [lay_out(graph, times, self.workers) for graph, times in graphs]
+            self._installed.lay_out(layouts, link_times(self), self.workers)
 
     def pause(self) -> None:
         """Put every worker to sleep (starpu_pause)."""
@@ -336,6 +341,11 @@ class Runtime:
         """Drop an unregistered handle."""
         self._handles.pop(handle.pointer, None)
         self.forgotten += 1
+
+    def number_graph(self) -> int:
+        """Return the number of a new graph."""
+        self._graphs += 1
+        return self._graphs - 1
 
     def raise_failure(self, status: int) -> NoReturn:
         """Raise the error of a failed task, with the exception of its kernel or policy as the cause."""

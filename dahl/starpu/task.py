@@ -31,7 +31,7 @@ NODE = np.dtype(
         ("nargs", np.int64),
         ("b_level_s", np.float64),
         ("priority", np.int32),
-        ("reserved", np.int32),
+        ("graph", np.int32),
     ],
     align=True,
 )
@@ -172,6 +172,8 @@ class TaskGraph:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self.number = runtime.number_graph()
+        """By which a policy knows the graph."""
         self._nodes: list[tuple[float, ...]] = []
         self._codelets: list[Codelet] = []
         self._costs: list[Costs | None] = []
@@ -213,7 +215,7 @@ class TaskGraph:
                 block.size,
                 np.nan,
                 priority,
-                0,
+                self.number,
             )
         )
         self._strides += [(self._nargs + at, stride) for at, stride in (strides or {}).items()]

@@ -176,8 +176,8 @@ def sentences(variants: pd.DataFrame, paired: pd.DataFrame | None) -> tuple[str,
         pairs = f"{best['pairs']} pair{'' if best['pairs'] == 1 else 's'}"
         takes = "takes" if best["energy_saved"] > 0 else "comes closest with"
         said.append(
-            f"Against {best['baseline']}, {best['label']} {takes} {_change(-best['energy_saved'])} energy and "
-            f"{_change(best['slowdown'])} time (medians of {pairs})."
+            f"Against {best['baseline']}, {best['label']} {takes} {_change(-best['energy_saved'], 'energy')} and "
+            f"{_change(best['slowdown'], 'time')} (medians of {pairs})."
         )
         if best["spread"] == "interval" and best["energy_saved_low"] <= 0 <= best["energy_saved_high"]:
             said.append(
@@ -199,8 +199,10 @@ def _costs(row: Any) -> str:
     return f"{row['label']}, {joules} J ({row['quality']}) in {seconds} s per epoch"
 
 
-def _change(share: float) -> str:
-    return f"{100 * abs(share):.1f} % {'more' if share > 0 else 'less'}"
+def _change(share: float, of: str) -> str:
+    if share > 1:
+        return f"{1 + share:.1f} times the {of}"
+    return f"{100 * abs(share):.1f} % {'more' if share > 0 else 'less'} {of}"
 
 
 def figures(runs: Runs, frame: pd.DataFrame, variants: pd.DataFrame, stem: str) -> tuple[PlacedFigure, ...]:

@@ -13,12 +13,29 @@ Edge = tuple[int, int]
 
 @final
 @dataclass(frozen=True)
+class Version:
+    """What a task writes and others read, of the same repetition (``readers``) or of the next (``next_readers``).
+
+    Each memory of theirs that is not the writer's needs a copy, which takes ``seconds`` of the link of a GPU and
+    ``joules``, at least.
+    """
+
+    writer: int
+    readers: tuple[int, ...]
+    next_readers: tuple[int, ...]
+    seconds: float
+    joules: float
+
+
+@final
+@dataclass(frozen=True)
 class Graph:
     """Tasks in an order that every edge follows.
 
     ``kinds[t]`` is the row of task t in the tables of lengths and energies. An edge (t, u) says that u starts after t
     has ended; one of ``next_edges`` that u of the next repetition does. ``transfer_s`` and ``next_transfer_s`` are, by
     edge, how long it takes at least to move what u reads from t between two memories; empty: nothing is moved.
+    ``versions`` are what the tasks hand on; empty: copies take no link and no joules.
     """
 
     kinds: Sequence[int]
@@ -27,6 +44,7 @@ class Graph:
     repeats: int = 1
     transfer_s: Sequence[float] = ()
     next_transfer_s: Sequence[float] = ()
+    versions: Sequence[Version] = ()
     before: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     """Of each task, those that it follows directly."""
 
@@ -46,6 +64,11 @@ class Graph:
         for edges, transfers in ((self.edges, self.transfer_s), (self.next_edges, self.next_transfer_s)):
             if len(transfers) not in (0, len(edges)) or not all(seconds >= 0 for seconds in transfers):
                 raise ValueError(f"{len(transfers)} transfers, of 0 s or more, for {len(edges)} edges")
+        for one in self.versions:
+            if not all(0 <= t < len(self.kinds) for t in (one.writer, *one.readers, *one.next_readers)):
+                raise ValueError(f"{one}: there are {len(self.kinds)} tasks")
+            if not (one.seconds >= 0 and one.joules >= 0):
+                raise ValueError(f"{one}: a copy takes seconds and joules of 0 or more")
         before: list[list[int]] = [[] for _ in self.kinds]
         for t, u in self.edges:
             before[u].append(t)

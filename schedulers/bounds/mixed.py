@@ -60,7 +60,11 @@ def mixed_bound(
 
     ``apart`` tells of each class whether its workers have memories of their own, as GPUs have. Where an edge has a
     transfer of c_tu seconds, u starts after ``f_t + c_tu |X_u - X_t|``, X_t being the share of t on such classes: data
-    that move between two GPUs, and links that are busy, cost nothing in the bound.
+    that move between two GPUs of a class cost nothing in the bound.
+
+    Of what a task t writes (the graph's ``versions``) class r needs ``y_r >= x_ur - x_tr`` copies for each reader u, and
+    so does main memory; all copies into r fit on the links of its m_r workers, ``sum seconds y_r <= m_r T``, and those
+    into main memory on the links of all, and each takes its joules.
 
     Graphs share the workers and have no order among them. Other arguments and errors are those of ``area_bound``.
     """
@@ -149,13 +153,16 @@ class _Program:
         self._unit_s = sum(s * graph.repeats for s, graph in zip(self._round_s, graphs, strict=True))
         sizes = [len(graph) * (self._classes + 1) for graph in graphs]
         self._first = np.cumsum([0, *sizes])
-        self._t = int(self._first[-1])
+        self._t = self._last = int(self._first[-1])
         self._ways = [_ways(graph) for graph in graphs]
         self._cuts: set[tuple[int, int, int, int]] = set()
         self._rows = Rows()
         self._add_area()
         for g in range(len(graphs)):
             self._add_order(g)
+        self._copy_j: dict[int, float] = {}
+        if given.apart.any():
+            self._add_copies()
 
     # ---- columns ----
 
@@ -227,6 +234,28 @@ class _Program:
             for sign in (1.0, -1.0)
         ]
 
+    def _add_copies(self) -> None:
+        """A column for the copies of each version in main memory and on each class with memories of its own."""
+        own = [([int(r)], float(self._given.units[r])) for r in np.flatnonzero(self._given.apart)]
+        shared = [int(r) for r in np.flatnonzero(~self._given.apart)]
+        links = sum(count for _, count in own)
+        for classes, width in [*own, (shared, links)]:
+            busy = {self._t: -width}
+            for g, graph in enumerate(self._graphs):
+                for version in graph.versions if classes else ():
+                    self._last += 1
+                    busy[self._last] = graph.repeats * version.seconds / self._unit_s
+                    self._copy_j[self._last] = graph.repeats * version.joules
+                    for u, unpaid in (
+                        *((u, 0.0) for u in version.readers),
+                        *((u, 1.0 / graph.repeats) for u in version.next_readers),
+                    ):
+                        here = {self._x(g, u, r): 1.0 for r in classes}
+                        there = {self._x(g, version.writer, r): -1.0 for r in classes}
+                        self._rows.add(sum_of(here, there, {self._last: -1.0}), unpaid)
+            if len(busy) > 1:
+                self._rows.add(busy)
+
     def cut(self, solution: np.ndarray) -> bool:
         """Add the worst of the constraints between two tasks that a solution breaks; False where it breaks none."""
         found: list[tuple[float, int, int, int, int]] = []
@@ -276,11 +305,13 @@ class _Program:
         """Return the variables of a solution; None where there is none."""
         from scipy.optimize import linprog
 
-        columns = self._t + 1
+        columns = self._last + 1
         objective = np.zeros(columns)
         for g, task, r, joules in self._energies():
             objective[self._x(g, task, r)] = joules
         objective[self._t] = self._given.static_w * self._unit_s
+        for column, joules in self._copy_j.items():
+            objective[column] = joules
         scale = float(np.abs(objective).max()) or 1.0
         upper = np.full(columns, np.inf)
         equal = Rows()
@@ -310,6 +341,7 @@ class _Program:
         """The bound that a solution is."""
         makespan_s = float(solution[self._t]) * self._unit_s
         joules = sum(joules * solution[self._x(g, task, r)] for g, task, r, joules in self._energies())
+        joules += sum(joules * solution[column] for column, joules in self._copy_j.items())
         shares = tuple(
             solution[first : first + len(graph) * self._classes].reshape(len(graph), self._classes)
             for first, graph in zip(self._first, self._graphs, strict=False)

@@ -14,9 +14,6 @@ from dahl import starpu
 from tests.dahl.children import ROOT
 from tests.dahl.run_one_scheduler import ROUNDS, WIDTH
 
-REFUSED: dict[tuple[str, str], str] = {}
-"""(scheduler, variant) -> why it does not run. Nothing so far."""
-
 SCHEDULERS = sorted(starpu.schedulers())
 
 
@@ -47,8 +44,6 @@ def test_starpu_registers_the_38_policies_of_version_1_4() -> None:
 @pytest.mark.parametrize("variant", ["native", "simgrid"])
 @pytest.mark.parametrize("name", [*SCHEDULERS, "eager_energy"])
 def test_every_scheduler_runs_the_graph_to_its_end(name: str, variant: str, tmp_path: Any) -> None:
-    if (name, variant) in REFUSED:
-        pytest.skip(REFUSED[name, variant])
     outcome = run_scheduler(name, variant, tmp_path)
     assert outcome["tasks"] == ROUNDS * (2 * WIDTH + 1)
     if variant == "native":

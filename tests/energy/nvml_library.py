@@ -30,6 +30,8 @@ class Gpu:
     mig: bool | None = None
     """None: it cannot be cut."""
     handle_error: Exception | None = None
+    slowed_ns: dict[int, int] | None = None
+    """Nanoseconds by NVML_PERF_POLICY_...; None: this card does not tell."""
     has_fields: bool = True
     """False before the driver that brought nvmlDeviceGetFieldValues."""
 
@@ -39,6 +41,10 @@ class Nvml:
     """Answers like the module `pynvml` with these GPUs, or with the error that NVML gives for one."""
 
     NVMLError = pynvml.NVMLError
+    NVML_PERF_POLICY_POWER = pynvml.NVML_PERF_POLICY_POWER
+    NVML_PERF_POLICY_THERMAL = pynvml.NVML_PERF_POLICY_THERMAL
+    NVML_PERF_POLICY_BOARD_LIMIT = pynvml.NVML_PERF_POLICY_BOARD_LIMIT
+    NVML_PERF_POLICY_RELIABILITY = pynvml.NVML_PERF_POLICY_RELIABILITY
 
     def __init__(self, *gpus: Gpu, start: Exception | None = None, mig: dict[str, int] | None = None) -> None:
         self.gpus = list(gpus)
@@ -98,6 +104,13 @@ class Nvml:
 
     def nvmlDeviceGetPowerUsage(self, gpu: Gpu) -> int:
         return _value(gpu.average_mw)
+
+    def nvmlDeviceGetViolationStatus(self, gpu: Gpu, policy: int) -> Any:
+        if gpu.slowed_ns is None:
+            raise nvml_error(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        status = pynvml.c_nvmlViolationTime_t()
+        status.violationTime = gpu.slowed_ns.get(policy, 0)
+        return status
 
     def nvmlDeviceGetFieldValues(self, gpu: Gpu, fields: Sequence[tuple[int, int]]) -> Any:
         if not gpu.has_fields:

@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pynvml
 import pytest
 
+from energy.gpu_throttling import GpuThrottling
 from experiments.guard import Guard
+from tests.energy.nvml_library import Gpu, Nvml
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -71,6 +74,22 @@ def test_throttling_disturbs_whatever_the_load_is(root: Path) -> None:
     time.sleep(0.01)
     load = guard.load(begin, guard.read())
     assert (load.throttles, load.disturbed) == (2, True)
+
+
+def test_a_gpu_that_was_slowed_down_for_heat_disturbs_and_one_at_its_power_limit_does_not(root: Path) -> None:
+    gpu = Gpu(slowed_ns={})
+    guard = Guard(1e3, root, pid=10, gpus=GpuThrottling(Nvml(gpu), {}))
+    begin = guard.read()
+    gpu.slowed_ns = {pynvml.NVML_PERF_POLICY_POWER: 2_000_000_000}
+    time.sleep(0.01)
+    limited = guard.read()
+    load = guard.load(begin, limited)
+    assert (load.gpu_throttled_s, load.gpu_power_limited_s, load.disturbed) == (0.0, 2.0, False)
+    gpu.slowed_ns = {pynvml.NVML_PERF_POLICY_THERMAL: 30_000_000}
+    time.sleep(0.01)
+    load = guard.load(limited, guard.read())
+    assert (load.gpu_throttled_s, load.disturbed) == (0.03, True)
+    assert load.words.endswith("GPUs were throttled for 0.03 s")
 
 
 def test_frequency_is_the_mean_of_the_processors(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from dahl.training import Hyperparameters, LossIsNotANumberError
 from tests.dahl.trainers import ODD, SMALL_LENET, synthetic, training
 
 torch = pytest.importorskip("torch", reason="PyTorch, the extra `torch`, is not installed")
-twin_of = pytest.importorskip("experiments.torch_trainer")
+twin_of = importlib.import_module("experiments.torch_trainer")
 TorchOptions, TorchTrainer, network_of = twin_of.TorchOptions, twin_of.TorchTrainer, twin_of.network_of
 
 STEPS, BATCH = 100, 32

@@ -117,6 +117,16 @@ class Plans(PlacementPolicy):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastPlaceFirst(PlacementPolicy):
+    """Runs everything on worker 0, what comes last in the graph first."""
+
+    def place(self, task: Any, workers: Any, system: Any, memory: Any) -> int:
+        workers[0].rank = 1 + task.place
+        return 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NeverAnswers(PlacementPolicy):
     """Loops for ever."""
 

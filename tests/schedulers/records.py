@@ -48,7 +48,7 @@ def kinds_of(counts: Sequence[int]) -> Any:
 def task_of(kind: int) -> Any:
     """A TASK record of that kind."""
     task = np.recarray(1, TASK)
-    task[0] = (0, 10 * kind, 0.0, np.nan, kind, 0)
+    task[0] = (0, 10 * kind, 0.0, np.nan, kind, 0, -1, -1)
     return task[0]
 
 

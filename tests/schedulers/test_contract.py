@@ -24,6 +24,7 @@ BAD_PARAMETERS: dict[str, Sequence[Mapping[str, Any]]] = {
     "HeteroEnergy": [{"end_slack": -1.0}, {"max_ratio": 0.5}],
     "LpQuota": [{"max_slowdown": 0.5}],
     "Park": [{"max_slowdown": 0.5}, {"probe_share": 1.1}, {"probe_share": -0.1}],
+    "PlanAhead": [{"max_slowdown": 0.5}, {"effort": -1}],
     "PowerCap": [
         {"cap_w": -1.0},
         {"cap_share": -0.1},

@@ -18,6 +18,7 @@ from schedulers import (
     LpQuota,
     Park,
     PlacementPolicy,
+    PlanAhead,
     PowerCap,
     PullPolicy,
 )
@@ -34,6 +35,7 @@ POLICIES = [
     HeteroEnergy(),
     LpQuota(),
     Park(max_slowdown=2.5),
+    PlanAhead(effort=20000),
     PowerCap(),
 ]
 CAPPED = [PowerCap(cap_share=0.0), PowerCap(cap_w=30.0)]

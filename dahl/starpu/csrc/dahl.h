@@ -41,6 +41,8 @@ typedef struct {
     double b_level_s;
     int32_t codelet;
     int32_t priority;
+    int32_t graph; /* number of the recorded graph that the task is of, and its place in it; -1 by itself */
+    int32_t place;
 } dahl_task_view;
 
 typedef struct {
@@ -67,7 +69,7 @@ typedef struct {
     int32_t memory_node;
     int32_t worker_class;
     int32_t power_domain;
-    int32_t reserved;
+    int32_t rank; /* for a placement policy to fill: of what waits for the worker, the highest runs first */
 } dahl_worker_view;
 
 typedef struct {
@@ -190,6 +192,7 @@ double dahl_energy_used_j(void);
 int dahl_set_noise(double sigma, uint64_t seed);
 int dahl_set_overheads(double before_s, double after_s, double wake_s, double submit_s);
 int dahl_transfers_take(int64_t *bytes, int nodes);
+int dahl_link(int source, int target, double *latency_s, double *bytes_per_s);
 int dahl_set_base_w(double base_w);
 int dahl_pause(void);
 int dahl_resume(void);
@@ -236,7 +239,7 @@ typedef struct {
     int64_t nargs;
     double b_level_s;
     int32_t priority;
-    int32_t reserved;
+    int32_t graph;
 } dahl_node;
 
 /* Submits n tasks. Argument k becomes args[k] + step * strides[k]; strides may be NULL. */

@@ -132,6 +132,7 @@ static struct dahl_record *new_record(struct starpu_task *task, const struct dah
     record->footprint = kind->number;
     record->job = atomic_fetch_add(&dahl_state.tasks, 1);
     record->b_level_s = NAN;
+    record->graph = record->place = -1;
     return record;
 }
 

@@ -29,6 +29,8 @@ struct dahl_record {
     int64_t tag;
     int64_t footprint;
     int64_t job;
+    int64_t round; /* number of the submission: tasks of an earlier one go first */
+    int32_t graph, place, rank;
     double b_level_s;
     double expected_s; /* on the worker that it was handed to */
     double started_s;

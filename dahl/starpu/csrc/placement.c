@@ -1,10 +1,19 @@
-/* Placement: a policy is asked when a task becomes ready, and answers a worker. */
+/* Placement: a policy is asked when a task becomes ready, and answers a worker.
+ *
+ * Each worker has a queue of its own, in order. Whoever pushes holds StarPU's lock of that worker, which waits while the
+ * worker looks for a task; the worker itself takes from its queue without a lock, as under StarPU's dmda.
+ */
+#include <stdint.h>
+#include <string.h>
 #include "policy.h"
+
+/* Tasks by their prev and next. */
+static struct { _Alignas(64) struct starpu_task *first, *last; } queues[STARPU_NMAXWORKERS];
 
 static void init_placement(unsigned context)
 {
-    (void)context;
-    dahl_accounts_init();
+    memset(queues, 0, sizeof(queues));
+    dahl_accounts_init(context);
 }
 
 static void deinit_placement(unsigned context)
@@ -23,7 +32,7 @@ static int first_eligible(struct starpu_task *task)
 
 static int ask_place(struct starpu_task *task, dahl_worker_view *views, double now)
 {
-    const struct dahl_record *record = dahl_record_of(task);
+    struct dahl_record *record = dahl_record_of(task);
     dahl_task_view view = dahl_view_task(task, now);
     dahl_system_view system = dahl_view_system(now);
     int32_t status = DAHL_POISON;
@@ -40,9 +49,121 @@ static int ask_place(struct starpu_task *task, dahl_worker_view *views, double n
         dahl_fail(DAHL_POLICY_BAD_ANSWER, record, -1, answer);
         return -1;
     }
+    if (record)
+        record->rank = views[answer].rank;
     dahl_explain(task, views, -1, (int)answer, now);
     return (int)answer;
 }
+
+/* ---- the workers' queues ---- */
+
+/* Whether the worker may take either first: of equal priority, submission and rank. */
+static int interchangeable(struct starpu_task *one, struct starpu_task *other)
+{
+    const struct dahl_record *mine = dahl_record_of(one), *theirs = dahl_record_of(other);
+    if (one->priority != other->priority || !mine || !theirs)
+        return one == other;
+    return mine->round == theirs->round && mine->rank == theirs->rank;
+}
+
+/* The application's priority, the order of submissions, and of one submission the policy's rank and the task that most
+ * work waits for; of equals the one that came first. */
+static int goes_before(struct starpu_task *one, struct starpu_task *other)
+{
+    const struct dahl_record *mine = dahl_record_of(one), *theirs = dahl_record_of(other);
+    if (one->priority != other->priority)
+        return one->priority > other->priority;
+    if (!mine || !theirs)
+        return 0;
+    if (mine->round != theirs->round)
+        return mine->round < theirs->round;
+    if (mine->rank != theirs->rank)
+        return mine->rank > theirs->rank;
+    return mine->b_level_s > theirs->b_level_s;
+}
+
+/* With the worker locked. From the end, where most tasks belong. */
+static void insert(int worker, struct starpu_task *task)
+{
+    struct starpu_task *before = queues[worker].last;
+    while (before && goes_before(task, before))
+        before = before->prev;
+    struct starpu_task *after = before ? before->next : queues[worker].first;
+    task->prev = before;
+    task->next = after;
+    *(before ? &before->next : &queues[worker].first) = task;
+    *(after ? &after->prev : &queues[worker].last) = task;
+}
+
+static void take_out(int worker, struct starpu_task *task)
+{
+    *(task->prev ? &task->prev->next : &queues[worker].first) = task->next;
+    *(task->next ? &task->next->prev : &queues[worker].last) = task->prev;
+    task->prev = task->next = NULL;
+}
+
+/* What a task reads and the worker's memory does not have: a hint, taken without the data's locks as StarPU does. */
+static size_t missing_bytes(struct starpu_task *task, unsigned node)
+{
+    size_t missing = 0;
+    for (unsigned i = 0; i < STARPU_TASK_GET_NBUFFERS(task); i++) {
+        int valid;
+        if (!(STARPU_TASK_GET_MODE(task, i) & STARPU_R))
+            continue;
+        starpu_data_query_status2(STARPU_TASK_GET_HANDLE(task, i), (int)node, NULL, &valid, NULL, NULL);
+        if (!valid)
+            missing += starpu_data_get_size(STARPU_TASK_GET_HANDLE(task, i));
+    }
+    return missing;
+}
+
+/* So many tasks are looked at for their data: a long queue would make each decision slow. */
+#define LOOKS 64
+
+/* The first task; where memories differ, of its equals the one of which the fewest bytes still have to come. */
+static struct starpu_task *next_of(int worker)
+{
+    struct starpu_task *best = queues[worker].first;
+    if (dahl_state.nnodes <= 1 || !best || !best->next)
+        return best;
+    unsigned node = starpu_worker_get_memory_node(worker);
+    size_t least = SIZE_MAX;
+    int looks = 0;
+    for (struct starpu_task *task = best; task && looks < LOOKS && interchangeable(task, queues[worker].first);
+         task = task->next, looks++) {
+        size_t missing = missing_bytes(task, node);
+        if (missing < least) {
+            least = missing;
+            best = task;
+        }
+        if (least == 0)
+            break;
+    }
+    return best;
+}
+
+static struct starpu_task *pop_placed(unsigned context)
+{
+    (void)context;
+    int worker = starpu_worker_get_id_check();
+    struct starpu_task *task = next_of(worker);
+    if (task)
+        take_out(worker, task);
+    return task;
+}
+
+static void hand_over(int worker, struct starpu_task *task)
+{
+    starpu_worker_lock(worker);
+    insert(worker, task);
+#if !defined(STARPU_NON_BLOCKING_DRIVERS) || defined(STARPU_SIMGRID)
+    starpu_wake_worker_locked(worker);
+#endif
+    starpu_push_task_end(task);
+    starpu_worker_unlock(worker);
+}
+
+/* ---- StarPU's calls ---- */
 
 static int push_placed(struct starpu_task *task)
 {
@@ -59,7 +180,8 @@ static int push_placed(struct starpu_task *task)
     dahl_choose_implementation(worker, task);
     if (dahl_state.nnodes > 1 && starpu_get_prefetch_flag())
         starpu_prefetch_task_input_for(task, worker);
-    return starpu_push_local_task(worker, task, 0);
+    hand_over(worker, task);
+    return 0;
 }
 
 static void placed_ended(struct starpu_task *task, unsigned context)
@@ -80,6 +202,7 @@ struct starpu_sched_policy dahl_placement_policy = {
     .deinit_sched = deinit_placement,
     .add_workers = dahl_add_workers,
     .push_task = push_placed,
+    .pop_task = pop_placed,
     .pre_exec_hook = dahl_task_started,
     .post_exec_hook = placed_ended,
     .prefetches = 1,

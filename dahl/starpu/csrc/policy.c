@@ -3,6 +3,7 @@
  * Locking: one mutex guards the accounts and the queues. It is taken inside starpu_worker_relax_on/off, so that
  * a worker waiting for it can still be woken or shut down, and no worker is woken while it is held.
  */
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,13 @@
 struct dahl_accounts dahl_accounts;
 static struct { dahl_decision *rows; int64_t count, capacity, decisions; } explained;
 
-void dahl_accounts_init(void)
+void dahl_accounts_init(unsigned context)
 {
+    /* Else StarPU takes every priority for 0. */
+    if (!starpu_sched_ctx_min_priority_is_set(context))
+        starpu_sched_ctx_set_min_priority(context, INT_MIN);
+    if (!starpu_sched_ctx_max_priority_is_set(context))
+        starpu_sched_ctx_set_max_priority(context, INT_MAX);
     memset(&dahl_accounts, 0, sizeof(dahl_accounts));
     STARPU_PTHREAD_MUTEX_INIT(&dahl_accounts.mutex, NULL);
     explained.count = explained.decisions = 0;
@@ -117,7 +123,7 @@ static void fill_worker(dahl_worker_view *view, struct starpu_task *task, int wo
     view->queued = queued_on(worker);
     view->memory_node = (int32_t)starpu_worker_get_memory_node(worker);
     view->worker_class = dahl_state.policy.worker_class[worker];
-    view->reserved = 0;
+    view->rank = 0;
 }
 
 /* Workers of one memory node share the expected transfer, so it is asked for once a node. */
@@ -199,6 +205,8 @@ dahl_task_view dahl_view_task(struct starpu_task *task, double ready_s)
         .b_level_s = record ? record->b_level_s : NAN,
         .codelet = record ? record->codelet->id : -1,
         .priority = task->priority,
+        .graph = record ? record->graph : -1,
+        .place = record ? record->place : -1,
     };
 }
 

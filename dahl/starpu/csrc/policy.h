@@ -23,7 +23,7 @@ struct dahl_accounts {
 
 extern struct dahl_accounts dahl_accounts;
 
-void dahl_accounts_init(void);
+void dahl_accounts_init(unsigned context);
 void dahl_accounts_deinit(void);
 void dahl_lock(void);
 void dahl_unlock(void);

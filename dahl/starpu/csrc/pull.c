@@ -41,8 +41,7 @@ static struct {
 
 static void init_pull(unsigned context)
 {
-    (void)context;
-    dahl_accounts_init();
+    dahl_accounts_init(context);
     memset(&q, 0, sizeof(q));
     q.generation = 1;
 }

@@ -185,7 +185,8 @@ static int set_handles(struct starpu_task *task, const struct dahl_codelet *c, v
     return DAHL_OK;
 }
 
-static int submit_one(const dahl_node *node, void **handles, const int64_t *args, const int64_t *strides, int64_t step)
+static int submit_one(const dahl_node *node, int32_t place, int64_t round, void **handles, const int64_t *args,
+                      const int64_t *strides, int64_t step)
 {
     struct dahl_codelet *c = node->codelet;
     if (c->repeats ? node->nhandles < c->nmodes : node->nhandles != c->nmodes)
@@ -200,6 +201,10 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     record->tag = node->tag;
     record->footprint = node->footprint;
     record->b_level_s = node->b_level_s;
+    record->round = round;
+    record->graph = node->graph;
+    record->place = node->graph < 0 ? -1 : place;
+    record->rank = 0;
     record->started_s = NAN;
     record->nargs = node->nargs;
     for (int64_t i = 0; i < node->nargs; i++)
@@ -225,6 +230,8 @@ static int submit_one(const dahl_node *node, void **handles, const int64_t *args
     return status;
 }
 
+static atomic_llong rounds;
+
 int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t *args, const int64_t *strides,
                 int64_t step)
 {
@@ -232,9 +239,10 @@ int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t
         return DAHL_NOT_RUNNING;
     if (atomic_load(&dahl_state.cancelled))
         return atomic_load(&dahl_state.failed) == 2 ? dahl_state.failure.status : DAHL_CANCELLED;
+    int64_t round = n > 0 && nodes[0].graph >= 0 ? atomic_fetch_add(&rounds, 1) : atomic_load(&rounds);
     for (int64_t i = 0; i < n; i++) {
         dahl_submitting();
-        int status = submit_one(&nodes[i], handles, args, strides, step);
+        int status = submit_one(&nodes[i], (int32_t)i, round, handles, args, strides, step);
         if (status != DAHL_OK)
             return status;
     }
@@ -252,6 +260,7 @@ int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nha
         .nargs = nargs,
         .b_level_s = NAN,
         .priority = priority,
+        .graph = -1,
     };
     return dahl_submit(&node, 1, (void **)handles, args, NULL, 0);
 }

@@ -1,5 +1,18 @@
-/* How much data moved between memories. */
+/* How much data moved between memories, and what StarPU knows of the links. */
 #include "internal.h"
+
+/* Of an idle link from one memory node to another, by StarPU's measurements; NaN where it has none. StarPU's own prediction
+ * of a transfer (starpu_transfer_predict) counts with every GPU moving data at the same time. */
+int dahl_link(int source, int target, double *latency_s, double *bytes_per_s)
+{
+    if (!atomic_load(&dahl_state.running))
+        return DAHL_NOT_RUNNING;
+    if (source < 0 || target < 0 || source >= dahl_state.nnodes || target >= dahl_state.nnodes)
+        return DAHL_BAD_ARGUMENT;
+    *latency_s = starpu_transfer_latency((unsigned)source, (unsigned)target) * 1e-6;
+    *bytes_per_s = starpu_transfer_bandwidth((unsigned)source, (unsigned)target) * 1e6;
+    return DAHL_OK;
+}
 
 /* Bytes by source (row) and target (column) since the last call; nodes is the size of the table. */
 int dahl_transfers_take(int64_t *bytes, int nodes)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.progress import QUALITY_WORDS
 
@@ -21,10 +22,11 @@ Size = Literal["wide", "narrow"]
 
 WIDTH_IN: dict[Size, float] = {"wide": 8.0, "narrow": 3.75}
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too pale on white)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7B2D8E", "#7A5C00")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too pale on white),
+and two dark tones of our own."""
 OTHERS = "#999999"
-LOG_FROM = 10.0
+LOG_FROM = 4.0
 MARKERS = "osD^vP*X"
 
 STYLE: Any = {
@@ -57,7 +59,7 @@ def colour(place: int) -> str:
 
 
 def marker(place: int) -> str:
-    """The marker of the variant at this place: with the colour it tells 56 apart."""
+    """The marker of the variant at this place: with the colour it tells 72 apart."""
     return MARKERS[place % len(MARKERS)]
 
 
@@ -185,10 +187,15 @@ def spread_bars(row: Any, name: str) -> list[list[float]] | None:
 
 
 def scale_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None:
-    """A logarithmic axis where values differ tenfold; a linear one never shows what is below 0."""
+    """A logarithmic axis where values differ fourfold; a linear one never shows what is below 0."""
     known = [value for value in values if value > 0]
     if known and max(known) > LOG_FROM * min(known):
         axes.set(**{f"{which}scale": "log"})
+        axis = axes.xaxis if which == "x" else axes.yaxis
+        few_decades = max(known) < 100 * min(known)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few_decades else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
         return
     get, put = (axes.get_xlim, axes.set_xlim) if which == "x" else (axes.get_ylim, axes.set_ylim)
     low, high = get()

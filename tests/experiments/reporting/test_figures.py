@@ -162,7 +162,7 @@ def test_every_axis_has_its_unit_and_every_figure_its_quality(draws: dict[str, D
 
 
 def test_variants_are_told_apart_by_colour_and_marker() -> None:
-    assert len({(colour(place), marker(place)) for place in range(56)}) == 56
+    assert len({(colour(place), marker(place)) for place in range(72)}) == 72
 
 
 def test_colours_differ_in_brightness_or_hue_for_readers_without_red_and_green() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from schedulers.bounds import Graph
+from schedulers.bounds import Graph, Version
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Small:
     graph: Graph
     figures: dict[str, Any]
     parking_w: np.ndarray
+    versions: list[Version]
+    """What the graph would hand on."""
 
 
 def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
@@ -44,7 +46,15 @@ def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
         rng.uniform(0.0, 3.0, len(edges)).tolist(),
         rng.uniform(0.0, 3.0, len(again)).tolist(),
     )
-    return Small(Graph(kinds, edges, again, repeats, moved_s, moved_again_s), figures, parking_w)
+    drawn = {
+        t: ([u for s, u in edges if s == t], [u for s, u in again if s == t]) for t in range(tasks)
+    }
+    versions = [
+        Version(t, tuple(own), tuple(following), rng.uniform(0.0, 3.0), rng.uniform(0.0, 10.0))
+        for t, (own, following) in drawn.items()
+        if own or following
+    ]
+    return Small(Graph(kinds, edges, again, repeats, moved_s, moved_again_s), figures, parking_w, versions)
 
 
 def unrolled(graph: Graph) -> Graph:
@@ -56,6 +66,43 @@ def unrolled(graph: Graph) -> Graph:
     return Graph(list(graph.kinds) * graph.repeats, edges, transfer_s=moved_s)
 
 
+def copies_of(case: Small, memory: np.ndarray) -> tuple[float, float]:
+    """Joules of all copies, and the seconds of the busiest link; ``memory`` is by task of all repetitions, main is 0."""
+    n, repeats = len(case.graph), case.graph.repeats
+    joules, in_s, out_s = 0.0, np.zeros(int(memory.max()) + 1), np.zeros(int(memory.max()) + 1)
+    for version in case.versions:
+        for i in range(repeats):
+            readers = [u + i * n for u in version.readers]
+            readers += [u + (i + 1) * n for u in version.next_readers] if i + 1 < repeats else []
+            source = memory[version.writer + i * n]
+            for target in {memory[u] for u in readers} - {source}:
+                joules += version.joules
+                in_s[target] += version.seconds
+                out_s[source] += version.seconds
+    return joules, max(in_s[1:].max(initial=0.0), out_s[1:].max(initial=0.0))
+
+
+def every_schedule_with_copies(case: Small) -> np.ndarray:
+    """(schedules, 2): joules and seconds at least, of links that carry one copy at a time; class 1 has own memories."""
+    worker_class = np.repeat(np.arange(2), case.figures["units"])
+    memory_of = np.where(worker_class == 1, 1 + np.arange(worker_class.size), 0)
+    found, places = every_schedule(case, apart=True), every_place(case)
+    copies = np.array([copies_of(case, memory_of[place]) for place in places])
+    copies = np.tile(copies, (len(found) // len(places), 1))
+    makespan_s = np.maximum(found[:, 2], copies[:, 1])
+    joules = found[:, 0] + copies[:, 0] + case.figures["static_w"] * (makespan_s - found[:, 2])
+    return np.column_stack([joules, makespan_s])
+
+
+def every_place(case: Small) -> np.ndarray:
+    """(places, tasks): each way to give the tasks of all repetitions to workers that can run them."""
+    graph, worker_class = unrolled(case.graph), np.repeat(np.arange(2), case.figures["units"])
+    places = np.array(list(itertools.product(range(worker_class.size), repeat=len(graph))))
+    lengths = case.figures["length_s"][np.array(graph.kinds)][:, worker_class]
+    kept: np.ndarray = places[~np.isnan(lengths[np.arange(len(graph)), places]).any(axis=1)]
+    return kept
+
+
 def every_schedule(case: Small, cap_w: float = np.inf, *, apart: bool = False) -> np.ndarray:
     """(schedules, 3): joules, joules where idle workers park, and seconds of each; those above the cap are left out.
 
@@ -64,9 +111,7 @@ def every_schedule(case: Small, cap_w: float = np.inf, *, apart: bool = False) -
     """
     graph, figures = unrolled(case.graph), case.figures
     kinds, worker_class = np.array(graph.kinds), np.repeat(np.arange(2), figures["units"])
-    places = np.array(list(itertools.product(range(worker_class.size), repeat=len(graph))))
-    lengths = figures["length_s"][kinds][:, worker_class]
-    places = places[~np.isnan(lengths[np.arange(len(graph)), places]).any(axis=1)]
+    places, lengths = every_place(case), figures["length_s"][kinds][:, worker_class]
     before = np.full((len(graph), len(graph)), -1.0)
     for t, u, transfer_s in graph.ordered():
         before[u, t] = max(before[u, t], transfer_s if apart else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from schedulers.bounds import (
     BoundError,
     Graph,
+    Version,
     area_bound,
     least_graph_makespan_s,
     least_makespan_s,
     mixed_bound,
 )
-from tests.schedulers.bounds.exhaustive import Small, every_schedule, small
+from tests.schedulers.bounds.exhaustive import Small, every_schedule, every_schedule_with_copies, small
 
 NEVER_ABOVE = 1 + 3e-6
 SEEDS = range(300)
@@ -51,6 +53,12 @@ def check(case: Small, seed: int) -> None:
     in_time_j = moving[moving[:, 2] <= deadline_s, 0].min()
     with_transfers = mixed_bound([case.graph], **case.figures, deadline_s=deadline_s, apart=[False, True])
     assert with_transfers.energy_j <= in_time_j * NEVER_ABOVE
+    copied = every_schedule_with_copies(case)
+    handing_on = replace(case.graph, versions=case.versions)
+    for deadline_s in (np.inf, np.quantile(copied[:, 1], 0.1)):
+        in_time_j = copied[copied[:, 1] <= deadline_s, 0].min()
+        with_copies = mixed_bound([handing_on], **case.figures, deadline_s=deadline_s, apart=[False, True])
+        assert with_copies.energy_j <= in_time_j * NEVER_ABOVE
     cap_w = case.figures["static_w"] + np.random.default_rng(seed).uniform(5.0, 15.0)
     kept = every_schedule(case, cap_w)
     if len(kept):
@@ -117,6 +125,31 @@ def test_what_moves_between_memories_comes_later() -> None:
     turns = Graph([0, 1], [(0, 1)], [(1, 0)], 10, [2.0], [3.0])
     there_and_back_s = least_graph_makespan_s([turns], lengths, [1, 1], apart=[False, True])
     assert there_and_back_s == pytest.approx(10 * (1 + 2 + 1) + 9 * 3, rel=1e-5)
+
+
+def test_copies_take_joules_and_the_time_of_a_link() -> None:
+    """A task on class 0 only hands two versions on, each to a task on class 1 only: 6 s of the link, 10 J.
+
+    Without copies the two tasks of 1 s would end at 1 + 2.
+    """
+    versions = [Version(0, (1,), (), 3.0, 5.0), Version(0, (2,), (), 3.0, 5.0)]
+    graph = Graph([0, 1, 1], [(0, 1), (0, 2)], versions=versions)
+    figures = {
+        "length_s": [[1.0, math.nan], [math.nan, 1.0]], "energy_j": [[0.0, 0.0]] * 2, "units": [1, 1],
+        "static_w": 2.0, "apart": [False, True],
+    }  # fmt: skip
+    bound = mixed_bound([graph], **figures)
+    assert (bound.makespan_s, bound.energy_j) == (pytest.approx(6.0), pytest.approx(2 * 6 + 2 * 5))
+    assert mixed_bound([replace(graph, versions=())], **figures).energy_j == pytest.approx(2 * 3)
+
+
+def test_a_copy_serves_all_readers_in_a_memory() -> None:
+    graph = Graph([0, 1, 1], [(0, 1), (0, 2)], versions=[Version(0, (1, 2), (), 0.0, 5.0)])
+    figures = {
+        "length_s": [[1.0, math.nan], [math.nan, 1.0]], "energy_j": [[0.0, 0.0]] * 2, "units": [1, 1],
+        "static_w": 0.0, "apart": [False, True],
+    }  # fmt: skip
+    assert mixed_bound([graph], **figures).energy_j == pytest.approx(5.0)
 
 
 def test_parking_takes_the_watts_of_idle_workers_off() -> None:
