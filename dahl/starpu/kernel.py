@@ -142,7 +142,7 @@ def _helpers_dispatcher() -> Any:
     """Numba's class of compiled functions, for those that only compiled functions can call."""
     from numba.core.registry import CPUDispatcher
 
-    class HelpersDispatcher(CPUDispatcher):  # type: ignore[misc] # Numba has no types
+    class HelpersDispatcher(CPUDispatcher):
         def __call__(self, *args: Any, **named: Any) -> Any:  # Numba's own would crash
             raise TypeError(
                 f"{self.py_func.__name__} is compiled for kernels to call; from Python call its py_func"
