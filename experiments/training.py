@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dahl import ops, starpu
 from dahl.context import Context
 from dahl.costs import MeasuredCosts
+from dahl.recording_fused import fused_kernels
+from dahl.starpu.compile_ahead import compile_ahead
 from dahl.starpu.kernel import kernels_folder
+from dahl.tiling import tiling
 from dahl.training import Hyperparameters, Trainer
 from energy import EnergySession, IdleBaseline, LivePage
 from experiments import records
@@ -23,6 +26,7 @@ from experiments.engine import Engine
 from experiments.environment import kernels_of_this_processor
 from experiments.epochs import Epochs
 from experiments.events import EventWriter
+from experiments.granularity import candidates
 from experiments.graph_runner import GraphRunner
 from experiments.guard import Guard
 from experiments.idle import check_drift, take_baseline
@@ -158,9 +162,22 @@ def make_guard(workload: Workload) -> Guard | None:
     return Guard(workload.config["max_foreign_cores"])
 
 
-def kernels_are_cold() -> bool:
-    """Whether the kernels have not been compiled yet, as they are now, for this machine."""
-    return not kernels_folder(Path(ops.__file__).parent).exists()
+def compile_kernels(workload: Workload, events: EventWriter) -> None:
+    """Compile the fused kernels that the cache on disk lacks, all at once; others are compiled where they are met."""
+    if workload.simulated or workload.graph:
+        return
+    if not kernels_folder(Path(ops.__file__).parent).exists():
+        events.emit("calibrating", message="compiling kernels (the first time takes up to a minute)")
+    if workload.fuse:
+        config, dataset = workload.config, workload.dataset
+        model, workers = (
+            workload.model.with_classes(len(dataset.classes)),
+            config["workers"] or len(os.sched_getaffinity(0)),
+        )
+        sizes = candidates(config["batch_size"]) if config["tile"] == "auto" else [config["tile"]]
+        tilings = [tiling(size, ["cpu"] * workers) for size in sizes]
+        counts = [len(cut.tiles(config["batch_size"])) for cut in tilings]
+        compile_ahead(fused_kernels(model, dataset.image_shape, counts, workers))
 
 
 def make_context(runtime: starpu.Runtime, workload: Workload) -> Context:
@@ -259,7 +276,12 @@ def _task_watts(workload: Workload) -> str | None:
 def _tell_the_tasks(run_dir: Path, trainer: Trainer, workload: Workload) -> None:
     """Add what a mini-batch is cut into to `environment.json`."""
     path = run_dir / records.ENVIRONMENT_NAME
-    tasks = {"fused": workload.fuse, "tile": workload.config["tile"], "per_batch": trainer.tasks_per_batch}
+    tasks = {
+        "fused": workload.fuse,
+        "tile": workload.config["tile"],
+        "tiles": list(trainer.tiles),
+        "per_batch": trainer.tasks_per_batch,
+    }
     records.write_json(path, {**records.read_json(path), "tasks": tasks})
 
 

@@ -59,7 +59,7 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
     from experiments import records, tables
     from experiments.calibration import ensure_costs
     from experiments.granularity import with_tile
-    from experiments.training import kernels_are_cold, train
+    from experiments.training import compile_kernels, train
     from experiments.workload import load_workload
 
     try:
@@ -67,8 +67,7 @@ def _run(run_dir: Path, events: EventWriter) -> dict[str, Any]:
         if config["framework"]["name"] == "torch":
             return _train_twin(run_dir, config, events)
         workload = load_workload(config, events)
-        if not workload.simulated and kernels_are_cold():
-            events.emit("calibrating", message="compiling kernels (the first time takes up to a minute)")
+        compile_kernels(workload, events)
         workload = with_tile(run_dir, workload, events)
         if workload.needs_costs:
             workload = replace(workload, costs=ensure_costs(run_dir, workload, events))

@@ -10,7 +10,7 @@
 #include <time.h>
 #include "dahl.h"
 
-enum { WORKERS = 2, LANES = 6, BURST = 30, MEMORY = 64 };
+enum { WORKERS = 2, LANES = 6, BURST = 30, FED = 4, MEMORY = 64 };
 
 static double memory[MEMORY], live[2], idle_w[WORKERS] = {1, 1}, busy_w[WORKERS] = {8, 8};
 static int32_t domain[WORKERS], worker_class[WORKERS];
@@ -102,6 +102,17 @@ static void note(int32_t *status, const dahl_task_view *task, int64_t worker, do
 
 /* ---- a run ---- */
 
+/* Workers submit so many bursts. */
+static void feed_bursts(const dahl_graph *burst, int64_t at_most)
+{
+    int32_t which[FED] = {0};
+    int64_t steps[FED] = {0}, submitted = 0;
+    check(dahl_feed_start(burst, which, steps, FED, at_most), "feeding");
+    while (submitted < FED)
+        check(dahl_feed_wait(0.01, &submitted), "waiting for what is fed");
+    check(dahl_feed_stop(), "ending the feed");
+}
+
 static void submit_bursts(dahl_codelet *codelet, void **lanes, int tasks)
 {
     int64_t args[1] = {16};
@@ -118,6 +129,11 @@ static void submit_bursts(dahl_codelet *codelet, void **lanes, int tasks)
         double now = dahl_now_s(), watts = 10 + done % 7;
         __atomic_store(&live[1], &watts, __ATOMIC_RELAXED);
         __atomic_store(&live[0], &now, __ATOMIC_RELAXED);
+        if (rand_r(&seed) % 5 == 0 && done + (FED + 1) * BURST <= tasks) {
+            dahl_graph burst = {.nodes = nodes, .n = BURST, .handles = handles, .args = args};
+            feed_bursts(&burst, (int64_t[]){1, BURST, 3 * BURST}[rand_r(&seed) % 3]);
+            done += FED * BURST;
+        }
         check(dahl_wait_submitted((int64_t[]){0, 1, 10, 300, 300}[rand_r(&seed) % 5]), "waiting");
         if (rand_r(&seed) % 50 == 0) {
             check(dahl_wait_all(), "waiting for all");

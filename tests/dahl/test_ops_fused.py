@@ -23,7 +23,7 @@ from dahl.ops.handover import hand_over
 from dahl.tiling import Tiling, tile_ends
 
 from . import numpy_network
-from .direct_context import execute
+from .direct_context import compiled, execute
 from .operation_checks import assert_kernel_matches_reference, outputs
 
 CNN, LENET = (CNN_STEP, CNN_EVALUATION), (LENET_STEP, LENET_EVALUATION)
@@ -189,12 +189,23 @@ def test_a_step_begins_with_the_update_that_is_pending(
     assert (found["w"] != named["w"]).any() == bool(pending)
 
 
+def copied(values: np.ndarray, target: np.ndarray) -> None:
+    hand_over(values, target)
+
+
+def test_a_helper_of_kernels_is_not_called_from_python() -> None:
+    with pytest.raises(
+        TypeError, match="hand_over is compiled for kernels to call; from Python call its py_func"
+    ):
+        hand_over(np.zeros(1, np.float32), np.zeros(1, np.float32))
+
+
 @pytest.mark.parametrize("start", [0, 1, 15])
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 100])
 def test_what_is_handed_over_is_a_copy_wherever_it_lies(start: int, size: int) -> None:
     values = np.arange(size, dtype=np.float32)
     around = np.full(start + size + 40, -1, np.float32)
-    hand_over(values, around[start : start + size])
+    compiled(copied)(values, around[start : start + size])
     np.testing.assert_array_equal(around[start : start + size], values)
     assert (np.delete(around, slice(start, start + size)) == -1).all()
 

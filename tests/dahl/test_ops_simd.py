@@ -2,22 +2,23 @@ import numpy as np
 import pytest
 
 from dahl.ops.simd import LANES, keep_last, load, load_splat, multiply_add, splat, store, sum_lanes
-from dahl.starpu.kernel import inline_kernel
+
+from .direct_context import compiled
 
 VALUES = np.arange(40, dtype=np.float32)
 
 
-@inline_kernel
+@compiled
 def _multiply_add_at(a, b, out, offset):
     store(multiply_add(load(a, offset), load_splat(b, offset), splat(np.float32(0.5))), out, offset)
 
 
-@inline_kernel
+@compiled
 def _keep(a, out, count):
     store(keep_last(load(a, 0), count), out, 0)
 
 
-@inline_kernel
+@compiled
 def _sum(a, offset):
     return sum_lanes(load(a, offset))
 
