@@ -19,7 +19,7 @@ SEARCH_S = 60.0
 """How long the best schedule of a small graph is searched for."""
 
 OVER_BOUND, OVER_SCHEDULE = 1.15, 1.05
-"""What the best policy may take at most, in controllable joules, as a multiple of the bound's and the best schedule's."""
+"""The most controllable joules of the best policy, as a multiple of the bound's and of the best schedule's."""
 
 SAME_AREA = 1e-9
 """By which share hypervolumes may differ and be the same."""
@@ -94,7 +94,7 @@ def merged(paths: Sequence[Path]) -> list[Sweeps]:
         by_work.setdefault(key, []).append((record, EpochWork.from_json(work)))
     found = []
     for (name, seed, _), own in by_work.items():
-        points = {}
+        points: dict[tuple[str, str], Point] = {}
         for record, _ in own:
             points |= {(point["label"], point["side"]): Point(**point) for point in record["points"]}
         first = own[0][0]
@@ -111,9 +111,7 @@ def row(sweeps: Sweeps) -> list[str]:
     schedule = best_of(work, found.deadline_s)
     over_bound, over_schedule = schedule_ratios(work, found, schedule)
     mark = "" if schedule is None or schedule.proven else " *"
-    area = (
-        found.ours_hypervolume / found.starpu_hypervolume if found.starpu_hypervolume > 0 else float("inf")
-    )
+    area = found.ours_hypervolume / found.starpu_hypervolume if found.starpu_hypervolume > 0 else float("inf")
     return [
         f"{sweeps.name}, seed {sweeps.seed}",
         f"{found.deadline_s:.4g}",
