@@ -5,8 +5,7 @@ Every task has a worker and a rank, and each worker runs by rank.
 The same rules as those of the placement policies' queues: a task that becomes ready joins the queue of its worker,
 which is ordered by repetition and rank, and its data start to move there at once. Data come to a GPU one after the
 other; a transfer between two GPUs keeps everything else from both, as in StarPU (transfers_are_sequential of its
-core/simgrid.c). What this leaves out: the runtime's microseconds, allocation of memory, data that are evicted or written
-back.
+core/simgrid.c). Left out: the runtime's microseconds, allocation of memory, data that are evicted or written back.
 
 All of it is one file: Numba's disk cache does not notice a change of a function that is compiled in from another one.
 """

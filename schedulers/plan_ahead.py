@@ -32,8 +32,8 @@ class PlanAhead(PlacementPolicy):
 
         sum of energy_j + (base_w + idle_w) * makespan
 
-    ``schedulers.list_schedule`` says what a schedule is held to take, by the expected lengths, joules and links. A graph
-    that repeats is timed three times in a row: its data are where the one before has left them.
+    ``schedulers.list_schedule`` says what a schedule is held to take, by the expected lengths, joules and links. A
+    graph that repeats is timed three times in a row: its data are where the one before has left them.
     Tasks without a plan (evaluation, single tasks, graphs of more than 4096 tasks) go where they end first.
     Sources: the start is HEFT (Topcuoglu et al., TPDS 13(3), 2002) with a price on joules; slack that a deadline leaves
     goes to cheaper workers as in Zhou and Zheng, J. Appl. Math. 2014:370917; annealing is this project's choice.

@@ -65,7 +65,7 @@ def unrolled(graph: Graph) -> Graph:
 
 
 def copies_of(case: Small, memory: np.ndarray) -> tuple[float, float]:
-    """Joules of all copies, and seconds of the busiest link; ``memory`` is by task of all repetitions, 0: main memory."""
+    """Joules of all copies, and seconds of the busiest link; ``memory`` is by task of all repetitions, 0 the main."""
     n, repeats = len(case.graph), case.graph.repeats
     joules, in_s, out_s = 0.0, np.zeros(int(memory.max()) + 1), np.zeros(int(memory.max()) + 1)
     for version in case.versions:
