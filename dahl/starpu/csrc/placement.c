@@ -1,7 +1,7 @@
 /* Placement: a policy is asked when a task becomes ready, and answers a worker.
  *
- * Each worker has a queue of its own, in order. Whoever pushes holds StarPU's lock of that worker, which waits while the
- * worker looks for a task; the worker itself takes from its queue without a lock, as under StarPU's dmda.
+ * Each worker has a queue of its own, in order. Whoever pushes holds StarPU's lock of that worker, which waits while
+ * the worker looks for a task; the worker itself takes from its queue without a lock, as under StarPU's dmda.
  */
 #include <stdint.h>
 #include <string.h>
@@ -69,8 +69,8 @@ static int interchangeable(struct starpu_task *one, struct starpu_task *other)
     return one == other || (one->priority == other->priority && !rank_of(one) && !rank_of(other));
 }
 
-/* The application's priority; where the policy gave ranks, the order of submissions, and of one submission the rank; else
- * the task that came first. */
+/* The application's priority; where the policy gave ranks, the order of submissions, and of one submission the rank;
+ * else the task that came first. */
 static int goes_before(struct starpu_task *one, struct starpu_task *other)
 {
     const struct dahl_record *mine = dahl_record_of(one), *theirs = dahl_record_of(other);
@@ -103,8 +103,8 @@ static void take_out(int worker, struct starpu_task *task)
 
 struct missing { size_t bytes, not_coming; };
 
-/* What a task reads and the worker's memory does not have, and how much of it is not on its way yet: hints, taken without
- * the data's locks as StarPU does. */
+/* What a task reads and the worker's memory does not have, and how much of it is not on its way yet: hints, taken
+ * without the data's locks as StarPU does. */
 static struct missing missing_of(struct starpu_task *task, unsigned node)
 {
     struct missing missing = {0, 0};
@@ -129,7 +129,7 @@ static struct missing missing_of(struct starpu_task *task, unsigned node)
 static struct starpu_task *next_of(int worker)
 {
     struct starpu_task *best = queues[worker].first;
-    if (dahl_state.nnodes <= 1 || !best || !best->next)
+    if (!best || !best->next || dahl_state.nnodes <= 1) /* in this order: workers look for tasks before nnodes is set */
         return best;
     unsigned node = starpu_worker_get_memory_node(worker);
     struct missing least = {SIZE_MAX, SIZE_MAX};
