@@ -168,7 +168,9 @@ class EpochWork:
 
 
 def _version(record: Mapping[str, Any]) -> Version:
-    return Version(**{**record, "readers": tuple(record["readers"]), "next_readers": tuple(record["next_readers"])})
+    return Version(
+        **{**record, "readers": tuple(record["readers"]), "next_readers": tuple(record["next_readers"])}
+    )
 
 
 def epoch_work(
@@ -205,7 +207,9 @@ def epoch_work(
             for pairs in (order.within, order.following)
         ]
         versions = _versions(order, sizes, context.runtime.platform, link_joule_per_byte)
-        found.append(Graph(kinds, list(order.within), list(order.following), times, *moves, versions))
+        found.append(
+            Graph(kinds, list(order.within), list(order.following), times, moves[0], moves[1], versions)
+        )
     return EpochWork(
         classes,
         units,

@@ -255,8 +255,8 @@ def run(overrides: Sequence[str], sweep: Sweep, say: Any) -> tuple[list[Swept], 
     parts = [config["choices"]["platform"], config["choices"]["workload"]]
     if config["choices"]["workload"] == "cnn":
         parts[1] = str(config["choices"]["model"])
-    if config["platform"].get("free_links"):
-        parts[0] += ", free links"
+    parts[0] += ", free links" if config["platform"].get("free_links") else ""
+    parts[0] += ", allocated" if config["platform"].get("allocated") else ""
     by_seed = {seed: seeded_configs(sweep, seed, overrides) for seed in sweep.seeds}
     check_limits(sweep, by_seed)
     folder = records.new_run_dir(Path(config["output"]), config["name"] or NAME, *parts)

@@ -34,8 +34,10 @@ class SimulatedNode:
     watts are the GPU's. ``peer_link`` joins any two GPUs directly; without it their data pass through the host.
     A worker without a task for ``park_after_s`` draws its ``parked_w``. ``noise`` is the sigma of the lognormal
     variation of tasks' lengths. ``free_links`` lets data move in next to no time (`FREE_LINK`) and at no joules, which
-    shows what the links of a node cost. ``around_us`` is what the runtime takes around a task in microseconds, by
-    scheduler (`ANY_SCHEDULER`: all that it does not name): ``before``, ``after``, ``wake``, ``submit``, as in
+    shows what the links of a node cost. ``allocated`` GPUs have the memory that tasks' data need, as after a first
+    epoch; the others take StarPU's 175 us for each piece, one after the other for the whole node. ``around_us`` is what
+    the runtime takes around a task in microseconds, by scheduler (`ANY_SCHEDULER`: all that it does not name):
+    ``before``, ``after``, ``wake``, ``submit``, as in
     ``dahl.starpu.Overheads``. Raises PlatformError, which names the field.
     """
 
@@ -47,6 +49,7 @@ class SimulatedNode:
     park_after_s: float = 0.0
     noise: float = 0.0
     free_links: bool = False
+    allocated: bool = False
     around_us: Mapping[str, Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
@@ -60,8 +63,9 @@ class SimulatedNode:
         if self.peer_link is not None:
             check_link(f"{where}, peer_link", self.peer_link)
         check_around(where, self.around_us or {})
-        if not isinstance(self.free_links, bool):
-            raise PlatformError(f"{where}: free_links must be true or false, got {self.free_links!r}")
+        for field in ("free_links", "allocated"):
+            if not isinstance(getattr(self, field), bool):
+                raise PlatformError(f"{where}: {field} must be true or false, got {getattr(self, field)!r}")
         if shared := set(self.cpu) & set(self.gpu):
             raise PlatformError(f"{where}: a CPU and a GPU class are both called {', '.join(shared)}")
         self._check_workers()
@@ -74,7 +78,9 @@ class SimulatedNode:
             self._gpu(name, fields) for name, fields in self.gpu.items() for _ in range(fields["count"])
         )
         peer_link = None if self.peer_link is None else self._link(self.peer_link)
-        return Platform(name=self.name, cpu_classes=cpus, gpus=gpus, peer_link=peer_link)
+        return Platform(
+            name=self.name, cpu_classes=cpus, gpus=gpus, peer_link=peer_link, allocated=self.allocated
+        )
 
     @property
     def costs(self) -> CostModel:

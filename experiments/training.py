@@ -140,9 +140,7 @@ def _record_work(
     """Write down an epoch's tasks, and return them with what no schedule of them beats."""
     graphs = trainer.epoch_graphs
     workers = context.runtime.workers
-    work = epoch_work(
-        context, graphs, workload.power_model(workers), workload.link_joule_per_byte(workers)
-    )
+    work = epoch_work(context, graphs, workload.power_model(workers), workload.link_joule_per_byte(workers))
     write_graph(run_dir, work, describe_graphs(context, graphs))
     return work
 

@@ -292,7 +292,16 @@ class _Play:
     def _task(self, kind: int) -> np.ndarray:
         self.tasks += 1
         task = np.zeros(1, TASK)
-        task[0] = (self.tasks, kind, self.now_s, self._b_level_s(), kind % 3, self.draw.integers(0, 4), -1, -1)
+        task[0] = (
+            self.tasks,
+            kind,
+            self.now_s,
+            self._b_level_s(),
+            kind % 3,
+            self.draw.integers(0, 4),
+            -1,
+            -1,
+        )
         return task
 
     def _ready(self, kinds: np.ndarray) -> np.ndarray:

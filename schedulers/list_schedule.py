@@ -2,10 +2,10 @@
 
 Every task has a worker and a rank, and each worker runs by rank.
 
-The same rules as those of the placement policies' queues: a task that becomes ready joins the queue of its worker, which
-is ordered by repetition and rank, and its data start to move there at once. Data come to a GPU one after the other; a
-transfer between two GPUs keeps everything else from both, as in StarPU (transfers_are_sequential in its core/simgrid.c).
-What this leaves out: the runtime's microseconds, all but the first allocation of memory, data that are evicted or written back.
+The same rules as those of the placement policies' queues: a task that becomes ready joins the queue of its worker,
+which is ordered by repetition and rank, and its data start to move there at once. Data come to a GPU one after the
+other; a transfer between two GPUs keeps everything else from both, as in StarPU (transfers_are_sequential of its
+core/simgrid.c). Left out: the runtime's microseconds, allocation of memory, data that are evicted or written back.
 
 All of it is one file: Numba's disk cache does not notice a change of a function that is compiled in from another one.
 """
@@ -20,9 +20,6 @@ import numpy as np
 
 ROUNDS = 3
 """Repetitions that are laid out: the third and those after it take as long as it does beside the second."""
-
-FIRST_MEMORY_S = 175e-6
-"""Of a GPU's first data: a cudaMalloc as StarPU simulates it (drivers/cuda/driver_cuda.c); it allocates in large pieces."""
 
 PRICES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 """What a joule counts beside the seconds in which the idle machine draws one, for the schedules to start from."""
@@ -140,7 +137,7 @@ def run_list(p: ListProblem, place: Any, rank: Any) -> tuple[float, float]:
     valid = np.zeros((p.data_bytes.size, nodes), np.bool_)
     valid[:, 0] = True
     there_s = np.zeros((p.data_bytes.size, nodes))
-    in_s, out_s = np.full(nodes, FIRST_MEMORY_S), np.zeros(nodes)
+    in_s, out_s = np.zeros(nodes), np.zeros(nodes)
     waits, data_s = p.waits.copy(), np.zeros(total)
     first, following = np.full(count, -1), np.full(total, -1)
     running, end_s = np.full(count, -1), np.full(count, np.inf)
@@ -317,6 +314,24 @@ def _place_by_finish(p: ListProblem, order: Any, s_per_j: float, place: Any) -> 
                 ready_s[p.after[k]] = max(ready_s[p.after[k]], best_end_s)
 
 
+# Numba's own generator, seeded by each search: compiled code draws from it, Python does not.
+
+
+@numba.njit(cache=True)
+def _begin_chance() -> None:
+    np.random.seed(0)  # noqa: NPY002  see above
+
+
+@numba.njit(cache=True)
+def _chance() -> float:
+    return np.random.random()  # noqa: NPY002  see above
+
+
+@numba.njit(cache=True)
+def _below(count: int) -> int:
+    return np.random.randint(count)  # noqa: NPY002  see above
+
+
 @numba.njit(cache=True)
 def anneal(
     p: ListProblem,
@@ -328,7 +343,7 @@ def anneal(
     moves: int,
 ) -> None:
     """Change ``place`` and ``rank`` for the better: simulated annealing (Kirkpatrick et al., Science 220, 1983)."""
-    np.random.seed(0)
+    _begin_chance()
     n = p.kinds.size
     best_place, best_rank = place.copy(), rank.copy()
     tried_place, tried_rank = place.copy(), rank.copy()
@@ -341,7 +356,7 @@ def anneal(
         makespan_s, joules = run_list(p, tried_place, tried_rank)
         tried = cost_of(makespan_s, joules, static_w, deadline_s, joule_weight)
         warm = WARMEST * (COLDEST / WARMEST) ** (step / moves)
-        if tried <= cost or np.random.random() < np.exp((1 - tried / cost) / warm):
+        if tried <= cost or _chance() < np.exp((1 - tried / cost) / warm):
             place[:], rank[:], cost = tried_place, tried_rank, tried
             if cost < best:
                 best_place[:], best_rank[:], best = place, rank, cost
@@ -353,9 +368,9 @@ def anneal(
 @numba.njit(cache=True)
 def _move(p: ListProblem, place: Any, rank: Any, n: int) -> bool:
     """Another worker for a task, another's worker, or another's rank; False where nothing changes."""
-    t, u, kind = np.random.randint(n), np.random.randint(n), np.random.random()
+    t, u, kind = _below(n), _below(n), _chance()
     if kind < 0.4:
-        w = np.random.randint(p.node.size)
+        w = _below(p.node.size)
         if w == place[t] or not p.runs[p.kinds[t], w]:
             return False
         place[t] = w

@@ -14,7 +14,7 @@ from schedulers.list_schedule import list_problem, search_list
 from schedulers.parameters import check_number
 
 GRAPHS = 0
-"""memory[GRAPHS]: how many graphs have a plan; then three numbers for each: its number, where its plan begins, its tasks."""
+"""memory[GRAPHS]: how many graphs have a plan; then of each its number, where its plan begins, and its tasks."""
 MAX_GRAPHS, HEADER = 64, 3
 PLANS = 1 + MAX_GRAPHS * HEADER
 """From here on worker and rank of each task."""
@@ -32,8 +32,8 @@ class PlanAhead(PlacementPolicy):
 
         sum of energy_j + (base_w + idle_w) * makespan
 
-    ``schedulers.list_schedule`` says what a schedule is held to take, by the expected lengths, joules and links. Of up to
-    three repetitions in a row: the plan is that of a mini-batch whose data are where the one before has left them.
+    ``schedulers.list_schedule`` says what a schedule is held to take, by the expected lengths, joules and links. A
+    graph that repeats is timed three times in a row: its data are where the one before has left them.
     Tasks without a plan (evaluation, single tasks, graphs of more than 4096 tasks) go where they end first.
     Sources: the start is HEFT (Topcuoglu et al., TPDS 13(3), 2002) with a price on joules; slack that a deadline leaves
     goes to cheaper workers as in Zhou and Zheng, J. Appl. Math. 2014:370917; annealing is this project's choice.
@@ -44,7 +44,7 @@ class PlanAhead(PlacementPolicy):
 
     max_slowdown: float = 1.2
     """Latest end of the schedule as a multiple of the least makespan found, >= 1; infinite: no deadline."""
-    effort: int = 4000000
+    effort: int = 600000
     """How many tasks are timed for each of the two aims, 0 to 1e9: some millions a second, while the machine waits."""
 
     def __post_init__(self) -> None:

@@ -47,8 +47,8 @@ def lay_out_for(
 ) -> None:
     """Call ``policy.lay_out(graphs, links, workers, system, memory)`` where the policy has one.
 
-    ``graphs`` and ``links`` are ``dahl.starpu``'s GraphLayout and LinkTimes; of the workers the policy gets WORKER records
-    in which what belongs to a task is NaN.
+    ``graphs`` and ``links`` are ``dahl.starpu``'s GraphLayout and LinkTimes; of the workers the policy gets WORKER
+    records in which what belongs to a task is NaN.
     """
     if policy.LAYS_OUT:
         # LAYS_OUT says so

@@ -67,8 +67,8 @@ WORKER = np.dtype(
 """What the task would take on a worker, and the worker's state.
 
 ``energy_j`` is net of the worker's idle watts. ``available_s`` is how long until what the worker has is done.
-``score`` is the policy's to fill: the decision log keeps it. So is ``rank`` in ``place``: of the tasks of equal priority
-that wait for a worker those of the highest rank run first (0: no wish).
+``score`` is the policy's to fill: the decision log keeps it. So is ``rank`` in ``place``: of the tasks of equal
+priority that wait for a worker those of the highest rank run first (0: no wish).
 """
 
 SYSTEM = np.dtype(

@@ -16,6 +16,7 @@ from dahl.starpu.worker import Worker
 if TYPE_CHECKING:
     from dahl.starpu.runtime import Runtime
 
+
 def lay_out(graph: TaskGraph, times: int, workers: Sequence[Worker]) -> GraphLayout:
     """Return the layout of one graph."""
     tasks, accesses, order = graph.tasks(), graph.accesses(), graph.dependencies()

@@ -124,8 +124,8 @@ class WorkerState:
 class GraphLayout:
     """The tasks of a recorded graph that is to be submitted ``times`` times.
 
-    ``kinds`` has by task the row in ``can_run``, ``length_s`` and ``energy_j``, which are (kinds, workers) and NaN where
-    unknown. ``accesses`` are by task the data, as places in ``data_bytes``, and whether it reads and writes each.
+    ``kinds`` has by task the row in ``can_run``, ``length_s`` and ``energy_j``, which are (kinds, workers) and NaN
+    where unknown. ``accesses`` are by task the data, as places in ``data_bytes``, and whether it reads and writes each.
     ``before`` are by task those of the graph that it waits for, ``before_next`` those of the submission before.
     """
 
@@ -224,9 +224,7 @@ class InstalledPolicy:
         """Let the policy prepare its memory for tasks to come."""
         self.policy.plan(kinds, self._states(workers), self.base_w, self.memory)
 
-    def lay_out(
-        self, graphs: Sequence[GraphLayout], links: LinkTimes, workers: tuple[Worker, ...]
-    ) -> None:
+    def lay_out(self, graphs: Sequence[GraphLayout], links: LinkTimes, workers: tuple[Worker, ...]) -> None:
         """Let the policy prepare its memory for these very tasks."""
         self.policy.lay_out(graphs, links, self._states(workers), self.base_w, self.memory)
 

@@ -392,6 +392,7 @@ class Runtime:
             "STARPU_PERF_MODEL_HOMOGENEOUS_CPU": "0",
             # A simulation's lengths hold what it takes to launch them.
             "STARPU_SIMGRID_CUDA_QUEUE_COST": "0",
+            "STARPU_SIMGRID_CUDA_MALLOC_COST": str(int(not (self.platform and self.platform.allocated))),
             **(NO_FIXED_COSTS if self._overheads else {}),
             **(self._energy_weight.environment() if self._energy_weight else {}),
         }

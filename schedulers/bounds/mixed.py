@@ -62,9 +62,9 @@ def mixed_bound(
     transfer of c_tu seconds, u starts after ``f_t + c_tu |X_u - X_t|``, X_t being the share of t on such classes: data
     that move between two GPUs of a class cost nothing in the bound.
 
-    Of what a task t writes (the graph's ``versions``) class r needs ``y_r >= x_ur - x_tr`` copies for each reader u, and
-    so does main memory; all copies into r fit on the links of its m_r workers, ``sum seconds y_r <= m_r T``, and those
-    into main memory on the links of all, and each takes its joules.
+    Of what a task t writes (the graph's ``versions``) class r needs ``y_r >= x_ur - x_tr`` copies for each reader u, so
+    does main memory; all copies into r fit on the links of its m_r workers, ``sum seconds y_r <= m_r T``, and
+    those into main memory on the links of all, and each takes its joules.
 
     Graphs share the workers and have no order among them. Other arguments and errors are those of ``area_bound``.
     """

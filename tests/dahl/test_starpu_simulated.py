@@ -66,6 +66,30 @@ starpu.Runtime(platform=NODE, scheduler="eager").run(main)
     assert 0.004 <= sum(starts) - 0.001 <= 0.0043
 
 
+def test_memory_that_a_gpu_has_already_is_not_asked_for_again() -> None:
+    """A task of 1 ms on a GPU that has no memory yet waits for StarPU's 175 us; small data take microseconds."""
+    waited = [
+        child_json(
+            PREAMBLE
+            + f"""
+from dataclasses import replace
+def main(runtime):
+    work = runtime.codelet("work", AFFINE, arches=("cuda",), model="costs")
+    handle = runtime.register(np.zeros(4, np.float32))
+    costs = starpu.Costs([1e-3] * len(runtime.workers), [1e-3] * len(runtime.workers))
+    runtime.submit(work, [handle], AFFINE.pack([(4,)], {{"factor": 1, "shift": 1}}), costs=costs)
+    runtime.wait_all()
+    trace = runtime.take_trace()[0]
+    print(json.dumps(trace["start_s"] - trace["ready_s"]))
+starpu.Runtime(platform=replace(NODE, allocated={allocated}), scheduler="eager").run(main)
+"""
+        )
+        for allocated in (False, True)
+    ]
+    assert 175e-6 <= waited[0] <= 200e-6
+    assert waited[1] <= 25e-6
+
+
 def test_what_main_raises_comes_out_of_the_simulation() -> None:
     done = run_child(
         PREAMBLE

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.pareto import check_bounds, composed, load_sweep, main
+from experiments.pareto_table import merged, row
 from experiments.validation import CHECKOUT, ConfigError
 from schedulers.bounds import BoundError
 from tests.experiments.test_bounds import CHAIN
@@ -124,3 +125,50 @@ def test_an_unknown_policy_is_refused_before_any_runs(tmp_path: Path) -> None:
 def test_folders_without_a_sweep_have_no_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["--table", str(tmp_path)]) == 2
     assert "no pareto.json under these folders" in capsys.readouterr().err
+
+
+def left_behind(
+    folder: Path, points: list[dict[str, object]], name: str = "n", deadline_s: float = 12.0
+) -> Path:
+    """What a sweep of the ten tasks in a row leaves; its least makespan is that of its own points."""
+    folder.mkdir(parents=True)
+    record = {"name": name, "seed": 0, "points": points, "comparison": {"deadline_s": deadline_s}}
+    (folder / "pareto.json").write_text(json.dumps(record))
+    (folder / "pareto_graph.json").write_text(json.dumps({"work": CHAIN.to_json()}))
+    return folder / "pareto.json"
+
+
+def point(label: str, side: str, seconds: float, joules: float) -> dict[str, object]:
+    return {"label": label, "side": side, "seconds": seconds, "joules": joules, "error": None}
+
+
+def test_sweeps_of_the_same_tasks_are_one_row_by_one_deadline(tmp_path: Path) -> None:
+    """1.2 times the 10 s of a is 12 s: b, which had 13.2 s by its own sweep, comes too late."""
+    paths = [
+        left_behind(tmp_path / "1", [point("a", "ours", 10.0, 150.0)]),
+        left_behind(tmp_path / "2", [point("b", "starpu", 12.5, 140.0)], deadline_s=15.0),
+        left_behind(tmp_path / "3", [point("c", "ours", 10.5, 131.0)], name="another"),
+    ]
+    both, other = merged(paths)
+    assert [one.label for one in both.points] == ["a", "b"]
+    assert (both.compared.ours.label, both.compared.starpu.label) == ("a", None)
+    assert [one.label for one in other.points] == ["c"]
+
+
+def test_of_a_policy_that_two_sweeps_ran_the_later_one_counts(tmp_path: Path) -> None:
+    paths = [left_behind(tmp_path / str(i), [point("a", "ours", 10.0, 150.0 + i)]) for i in range(2)]
+    (both,) = merged(paths)
+    assert [one.joules for one in both.points] == [151.0]
+
+
+def test_the_table_says_what_is_missed(tmp_path: Path) -> None:
+    """The bound is 130 J by 12 s, of which placement can change 30: 150 J is 50 / 30 of it, 131 J 31 / 30."""
+    missing = left_behind(
+        tmp_path / "1", [point("a", "ours", 10.0, 150.0), point("b", "starpu", 10.0, 140.0)]
+    )
+    cells = row(merged([missing])[0])
+    assert cells[5] == "1.667"
+    assert cells[-1] == "bound, hypervolume"
+    near = left_behind(tmp_path / "2", [point("a", "ours", 10.0, 131.0), point("b", "starpu", 10.0, 140.0)])
+    cells = row(merged([near])[0])
+    assert (cells[-3], cells[-1]) == ("at most 1.033", "none")

@@ -155,9 +155,10 @@ def test_free_links_move_a_gigabyte_in_a_microsecond_and_at_no_joules() -> None:
     assert not node.link_joule_per_byte([CORE, CARD]).any()
 
 
-def test_free_links_are_asked_for_by_true_or_false() -> None:
-    with pytest.raises(PlatformError, match="free_links must be true or false, got 1"):
-        SimulatedNode(**fields(), free_links=1)
+@pytest.mark.parametrize("field", ["free_links", "allocated"])
+def test_free_links_and_allocated_memory_are_asked_for_by_true_or_false(field: str) -> None:
+    with pytest.raises(PlatformError, match=f"{field} must be true or false, got 1"):
+        SimulatedNode(**fields(), **{field: 1})
 
 
 def test_the_node_with_high_idle_power_draws_what_its_file_and_the_documentation_say() -> None:

@@ -69,10 +69,8 @@ def test_what_a_task_writes_has_to_come_from_where_it_ran_and_is_read_there_for_
 
 
 def test_repetitions_beyond_the_third_go_on_at_its_pace() -> None:
-    """A chain of 1 s and 2 s on two workers; the next first task waits for the first: 1 + 2 s, and 2 s for each more."""
-    problem = problem_of(
-        [[1, 1], [2, 2]], [(), (0,)], nodes=[0, 0], times=10, before_next=[(0,), (1,)]
-    )
+    """A chain of 1 s and 2 s on two workers; each waits for itself before: 1 + 2 s, and 2 s for each more."""
+    problem = problem_of([[1, 1], [2, 2]], [(), (0,)], nodes=[0, 0], times=10, before_next=[(0,), (1,)])
     assert ran(problem, [0, 1], [2, 1]) == (pytest.approx(3 + 9 * 2), pytest.approx(10 * 3.0))
 
 

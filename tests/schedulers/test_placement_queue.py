@@ -18,7 +18,7 @@ ONE = starpu.Platform(name="one", cpu_classes=("core",))
 watts = lambda workers: starpu.MachineWatts(1.0, tuple(starpu.WorkerWatts(1.0, 2.0) for _ in workers))
 
 def order(policy, tasks, platform=ONE, rounds=1):
-    '''Tags by start. A task: (handle, ms, priority, handles read, arches); handle 0 is as large as a second of a link.'''
+    '''Tags by start. A task: (handle, ms, priority, handles read, arch).'''
     def main(runtime):
         handles = [runtime.register(np.zeros(size, np.float32)) for size in sizes]
         codelets = {}
@@ -42,16 +42,16 @@ def order(policy, tasks, platform=ONE, rounds=1):
 """
 
 
-def test_the_priority_decides_then_how_much_work_waits_for_a_task() -> None:
-    """Task 0 keeps the worker busy. Of the others 4 has priority; 5 (9 ms) waits for 3, so 3 goes before 1 and 2."""
+def test_the_priority_decides_then_the_age() -> None:
+    """Task 0 keeps the worker busy. Of the others 4 has priority; 5 waits for it and is the last to become ready."""
     assert child_json(
         PREAMBLE
         + """
 sizes = [4] * 6
 free = lambda handle, priority=0: (handle, 2, priority, (), "cpu")
-order(Always(answer=0), [free(0, 9), free(1), free(2), free(3), free(4, 1), (5, 9, 0, (3,), "cpu")])
+order(Always(answer=0), [free(0, 9), free(1), free(2), free(3), free(4, 1), (5, 9, 0, (4,), "cpu")])
 """
-    ) == [0, 4, 3, 5, 1, 2]
+    ) == [0, 4, 1, 2, 3, 5]
 
 
 def test_a_policys_rank_decides_within_one_submission() -> None:

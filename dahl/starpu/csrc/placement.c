@@ -1,7 +1,7 @@
 /* Placement: a policy is asked when a task becomes ready, and answers a worker.
  *
- * Each worker has a queue of its own, in order. Whoever pushes holds StarPU's lock of that worker, which waits while the
- * worker looks for a task; the worker itself takes from its queue without a lock, as under StarPU's dmda.
+ * Each worker has a queue of its own, in order. Whoever pushes holds StarPU's lock of that worker, which waits while
+ * the worker looks for a task; the worker itself takes from its queue without a lock, as under StarPU's dmda.
  */
 #include <stdint.h>
 #include <string.h>
@@ -57,29 +57,28 @@ static int ask_place(struct starpu_task *task, dahl_worker_view *views, double n
 
 /* ---- the workers' queues ---- */
 
-/* Whether the worker may take either first: of equal priority, submission and rank. */
-static int interchangeable(struct starpu_task *one, struct starpu_task *other)
+static int32_t rank_of(struct starpu_task *task)
 {
-    const struct dahl_record *mine = dahl_record_of(one), *theirs = dahl_record_of(other);
-    if (one->priority != other->priority || !mine || !theirs)
-        return one == other;
-    return mine->round == theirs->round && mine->rank == theirs->rank;
+    const struct dahl_record *record = dahl_record_of(task);
+    return record ? record->rank : 0;
 }
 
-/* The application's priority, the order of submissions, and of one submission the policy's rank and the task that most
- * work waits for; of equals the one that came first. */
+/* Whether the worker may take either first: of equal priority, and no rank between them. */
+static int interchangeable(struct starpu_task *one, struct starpu_task *other)
+{
+    return one == other || (one->priority == other->priority && !rank_of(one) && !rank_of(other));
+}
+
+/* The application's priority; where the policy gave ranks, the order of submissions, and of one submission the rank;
+ * else the task that came first. */
 static int goes_before(struct starpu_task *one, struct starpu_task *other)
 {
     const struct dahl_record *mine = dahl_record_of(one), *theirs = dahl_record_of(other);
     if (one->priority != other->priority)
         return one->priority > other->priority;
-    if (!mine || !theirs)
+    if (interchangeable(one, other) || !mine || !theirs)
         return 0;
-    if (mine->round != theirs->round)
-        return mine->round < theirs->round;
-    if (mine->rank != theirs->rank)
-        return mine->rank > theirs->rank;
-    return mine->b_level_s > theirs->b_level_s;
+    return mine->round != theirs->round ? mine->round < theirs->round : mine->rank > theirs->rank;
 }
 
 /* With the worker locked. From the end, where most tasks belong. */
@@ -102,17 +101,23 @@ static void take_out(int worker, struct starpu_task *task)
     task->prev = task->next = NULL;
 }
 
-/* What a task reads and the worker's memory does not have: a hint, taken without the data's locks as StarPU does. */
-static size_t missing_bytes(struct starpu_task *task, unsigned node)
+struct missing { size_t bytes, not_coming; };
+
+/* What a task reads and the worker's memory does not have, and how much of it is not on its way yet: hints, taken
+ * without the data's locks as StarPU does. */
+static struct missing missing_of(struct starpu_task *task, unsigned node)
 {
-    size_t missing = 0;
+    struct missing missing = {0, 0};
     for (unsigned i = 0; i < STARPU_TASK_GET_NBUFFERS(task); i++) {
-        int valid;
+        int valid, loading;
         if (!(STARPU_TASK_GET_MODE(task, i) & STARPU_R))
             continue;
-        starpu_data_query_status2(STARPU_TASK_GET_HANDLE(task, i), (int)node, NULL, &valid, NULL, NULL);
-        if (!valid)
-            missing += starpu_data_get_size(STARPU_TASK_GET_HANDLE(task, i));
+        starpu_data_query_status2(STARPU_TASK_GET_HANDLE(task, i), (int)node, NULL, &valid, &loading, NULL);
+        if (valid)
+            continue;
+        missing.bytes += starpu_data_get_size(STARPU_TASK_GET_HANDLE(task, i));
+        if (!loading)
+            missing.not_coming += starpu_data_get_size(STARPU_TASK_GET_HANDLE(task, i));
     }
     return missing;
 }
@@ -124,19 +129,19 @@ static size_t missing_bytes(struct starpu_task *task, unsigned node)
 static struct starpu_task *next_of(int worker)
 {
     struct starpu_task *best = queues[worker].first;
-    if (dahl_state.nnodes <= 1 || !best || !best->next)
+    if (!best || !best->next || dahl_state.nnodes <= 1) /* in this order: workers look for tasks before nnodes is set */
         return best;
     unsigned node = starpu_worker_get_memory_node(worker);
-    size_t least = SIZE_MAX;
+    struct missing least = {SIZE_MAX, SIZE_MAX};
     int looks = 0;
     for (struct starpu_task *task = best; task && looks < LOOKS && interchangeable(task, queues[worker].first);
          task = task->next, looks++) {
-        size_t missing = missing_bytes(task, node);
-        if (missing < least) {
+        struct missing missing = missing_of(task, node);
+        if (missing.bytes < least.bytes || (missing.bytes == least.bytes && missing.not_coming < least.not_coming)) {
             least = missing;
             best = task;
         }
-        if (least == 0)
+        if (least.bytes == 0)
             break;
     }
     return best;

@@ -46,9 +46,7 @@ def small(seed: int, tasks: int = 5, repeats: int = 1) -> Small:
         rng.uniform(0.0, 3.0, len(edges)).tolist(),
         rng.uniform(0.0, 3.0, len(again)).tolist(),
     )
-    drawn = {
-        t: ([u for s, u in edges if s == t], [u for s, u in again if s == t]) for t in range(tasks)
-    }
+    drawn = {t: ([u for s, u in edges if s == t], [u for s, u in again if s == t]) for t in range(tasks)}
     versions = [
         Version(t, tuple(own), tuple(following), rng.uniform(0.0, 3.0), rng.uniform(0.0, 10.0))
         for t, (own, following) in drawn.items()
@@ -67,7 +65,7 @@ def unrolled(graph: Graph) -> Graph:
 
 
 def copies_of(case: Small, memory: np.ndarray) -> tuple[float, float]:
-    """Joules of all copies, and the seconds of the busiest link; ``memory`` is by task of all repetitions, main is 0."""
+    """Joules of all copies, and seconds of the busiest link; ``memory`` is by task of all repetitions, 0 the main."""
     n, repeats = len(case.graph), case.graph.repeats
     joules, in_s, out_s = 0.0, np.zeros(int(memory.max()) + 1), np.zeros(int(memory.max()) + 1)
     for version in case.versions:
