@@ -190,6 +190,8 @@ def epoch_work(
     tables: dict[int, np.ndarray] = {}
     rows: dict[int, int] = {}
     found = []
+    # The idle machine is one whose workers are parked; a policy's joules are those above a worker that is not.
+    parked_w = np.array([power.workers[w].idle_w - power.workers[w].asleep_w for w in firsts])
     move_s = least_move_s(context.runtime.platform)
     for graph, times in graphs:
         kinds = []
@@ -216,7 +218,7 @@ def epoch_work(
         float(sum(power.idle_w.values())),
         tuple(context.footprints[footprint] for footprint in rows),
         tuple(tuple(tables[footprint][0].tolist()) for footprint in rows),
-        tuple(tuple(tables[footprint][1].tolist()) for footprint in rows),
+        tuple(tuple((tables[footprint][1] + tables[footprint][0] * parked_w).tolist()) for footprint in rows),
         tuple(found),
         tuple(next(w.arch for w in workers if w.worker_class == name) == "cuda" for name in classes),
     )

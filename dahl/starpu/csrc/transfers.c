@@ -1,7 +1,7 @@
 /* How much data moved between memories, and what StarPU knows of the links. */
 #include "internal.h"
 
-/* Of an idle link from one memory node to another, by StarPU's measurements; NaN where it has none. StarPU's own prediction
+/* Of an idle link between memory nodes, by StarPU's measurements; 0 or NaN where it has none. StarPU's own prediction
  * of a transfer (starpu_transfer_predict) counts with every GPU moving data at the same time. */
 int dahl_link(int source, int target, double *latency_s, double *bytes_per_s)
 {
