@@ -37,8 +37,8 @@ def rates(runtime: starpu.Runtime, job: dict[str, Any]) -> dict[str, float]:
         for batch in job["batches"]:
             name = f"{model}, batch {batch}"
             trainer = _trainer(runtime, model, dataset, batch, job["tiles"][name], job["fuse"])
-            result = trainer.run_epoch(1)
-            found[name] = result.images / result.seconds
+            results = [trainer.run_epoch(1 + number) for number in range(job.get("epochs", 1))]
+            found[name] = sum(one.images for one in results) / sum(one.seconds for one in results)
     return found
 
 
@@ -83,7 +83,10 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     what = {"rates": rates, "tiles": tiles}[job["what"]]
     runtime = starpu.Runtime(
-        cpu_workers=job["threads"], scheduler=job["scheduler"], trace=job["what"] == "tiles"
+        cpu_workers=job["threads"],
+        gpu_workers=job.get("gpus", 0),
+        scheduler=job["scheduler"],
+        trace=job["what"] == "tiles",
     )
     print(json.dumps(runtime.run(what, job)))
 

@@ -1,4 +1,4 @@
-"""Images per second of training, this project beside PyTorch on the CPU, in alternated processes.
+"""Images per second of training, this project beside PyTorch on the CPU, in alternated processes; ``--gpu`` on a GPU.
 
 First every tile is timed, with the share of the workers' time that no kernel ran; the rounds then take the fastest.
 Both projects take every mini-batch in a random order from memory and keep its loss. This one normalises the images
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measuring
+from benchmarks import measuring, training_gpu
 from dahl import models
 
 BATCHES = (64, 256, 1024)
@@ -39,7 +39,7 @@ class ChildError(Exception):
 
 def _run_json(command: list[str], job: Mapping[str, Any]) -> dict[str, Any]:
     """Give a process its job as JSON and read its answer, the last line that it prints."""
-    threads = {name: str(job["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = {name: str(max(1, job["threads"])) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(
         [*command, json.dumps(job)],
         cwd=HERE.parent,
@@ -60,6 +60,10 @@ def _ours(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pytorch(python: str, job: Mapping[str, Any]) -> dict[str, Any]:
     return _run_json([python, str(HERE / "train_pytorch.py")], job)
+
+
+def _pytorch_gpu(python: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    return _run_json([python, str(HERE / "train_pytorch_gpu.py")], job)
 
 
 def pytorch_version(python: str) -> str | None:
@@ -213,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unfused", action="store_true", help="a task for each layer, as fuse=false")
     parser.add_argument("--tile", type=measuring.positive, help="default the fastest of 16, 32, 64, ...")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images/s and joules against the tile")
+    parser.add_argument("--gpu", action="store_true", help="on one NVIDIA GPU instead of CPU cores")
     parser.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out, which takes minutes"
     )
@@ -222,10 +227,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _main_gpu(chosen: argparse.Namespace, pytorch: str | None) -> int:
+    theirs = partial(_pytorch_gpu, chosen.pytorch_python) if pytorch else None
+    try:
+        return training_gpu.main(chosen, _ours, theirs, pytorch)
+    except ChildError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
 def main() -> int:
     """Measure, print, record."""
     chosen = _parser().parse_args()
-    machine, pytorch = measuring.Machine(), pytorch_version(chosen.pytorch_python)
+    pytorch = pytorch_version(chosen.pytorch_python)
+    if chosen.gpu:
+        return _main_gpu(chosen, pytorch)
+    machine = measuring.Machine()
     try:
         tiles = measure_tiles(chosen)
         cases, notes = _working(_cases(chosen, pytorch, tiles))

@@ -28,6 +28,8 @@ class _Prepared:
     costs: Costs
     footprint: int
     tag: int
+    program: np.ndarray | None
+    """What it runs on a GPU."""
 
 
 @final
@@ -120,6 +122,7 @@ class Context:
                 priority=priority,
                 tag=prepared.tag,
                 footprint=prepared.footprint,
+                program=prepared.program,
             )
             if self._graph is None:
                 graph.submit()
@@ -140,6 +143,12 @@ class Context:
         """Return the operations' names by codelet number, as the trace has them."""
         return [codelet.name for codelet in self.runtime.codelets]
 
+    def arches(self, operation: Operation) -> tuple[str, ...]:
+        """Return where its tasks may run: on a real GPU where it has a kernel for one."""
+        if self.runtime.simulated:
+            return operation.arches
+        return ("cpu", "cuda") if self.runtime.gpus and operation.cuda else ("cpu",)
+
     # ---- inside ----
 
     def _codelet(self, operation: Operation) -> Codelet:
@@ -148,7 +157,7 @@ class Context:
             known = (
                 operation,
                 self.runtime.codelet(
-                    operation.name, operation.kernel, arches=operation.arches, model="costs"
+                    operation.name, operation.kernel, arches=self.arches(operation), model="costs"
                 ),
             )
             self._codelets[operation.name] = known
@@ -237,8 +246,13 @@ class Context:
         block_shapes = [shapes[o.name][0] if o.repeated else shapes[o.name] for o in kernel.operands]
         named = list(zip(kernel.operands, tiles, strict=False))
         constants = [tile.handle.array for operand, tile in named if operand.constant]
+        program = None
+        if self.runtime.gpus and operation.cuda:
+            program = self.runtime.gpus.program(kernel, operation.cuda, shapes, values)
         for array in constants:
             self.runtime.keep(array)
+            if program is not None and self.runtime.gpus:
+                self.runtime.gpus.constant(array)
         strides = {kernel.scalar_position(name): step.stride for name, step in steps.items()}
         key = cost_key(operation, shapes, values)
         return _Prepared(
@@ -249,6 +263,7 @@ class Context:
             self._costs_of(key, operation, shapes, values),
             self._footprint(key),
             index,
+            program,
         )
 
     def _footprint(self, key: str) -> int:
@@ -264,7 +279,7 @@ class Context:
             workers = self.runtime.workers
             lengths = [
                 self._cost_model.length_s(worker, operation, shapes, scalars)
-                if self._cost_model and worker.arch in operation.arches
+                if self._cost_model and worker.arch in self.arches(operation)
                 else UNKNOWN
                 for worker in workers
             ]

@@ -249,7 +249,7 @@ class LayerRecorder(Recorder):
 
     def losses(self, first: int, until: int) -> np.ndarray:
         """By mini-batch."""
-        values: np.ndarray = self._losses.tiles[0].handle.array[first:until]
+        values: np.ndarray = self._losses.tiles[0].handle.so_far()[first:until]
         return values
 
     def tested(self, batches: int) -> tuple[float, int]:

@@ -18,7 +18,7 @@ from dahl.ops.micro_tiles import MICRO_TILE, micro_tiles
 from dahl.ops.operation import FLOAT_BYTES, Operation, elements
 from dahl.ops.simd import LANES
 from dahl.recording import Batches, Recorder, Source, Update, plain_batches
-from dahl.starpu import Kernel, Step, TaskGraph
+from dahl.starpu import Kernel, Step, TaskGraph, Worker
 from dahl.tensor import Tensor
 from dahl.tiling import Tiling, tile_ends
 
@@ -87,7 +87,7 @@ class _History:
     def sums(self, first: int, until: int) -> np.ndarray:
         """By mini-batch, in an order that does not depend on the tile; as they are now."""
         own = [
-            tile.handle.array[max(first, 0) : max(until, 0), :columns]
+            tile.handle.so_far()[max(first, 0) : max(until, 0), :columns]
             for tile, columns in zip(self.tensor.tiles, self._columns, strict=True)
         ]
         total: np.ndarray = np.concatenate(own, axis=1).sum(axis=1)
@@ -347,16 +347,24 @@ def fused_recorder(
 
     The update is part of the steps where a mini-batch is one tile, or where each worker has one at most: all copies are
     updated at once. More of them would be updated one after the other, and large ones cost more than the wait.
+    Copies that a CPU core and a GPU update would drift apart by roundings, so there it is one.
     """
-    runtime = context.runtime
+    runtime, tiles = context.runtime, len(tiling.tiles(batch_size))
     weights = sum(values.size for values in model.initial_values(image_shape, 0).values())
-    in_steps = _updates_in_steps(weights, len(tiling.tiles(batch_size)), len(runtime.workers))
+    in_steps = _updates_in_steps(weights, tiles, len(runtime.workers)) and (
+        tiles == 1 or round_alike(runtime.workers)
+    )
     step_recorder: type[FusedRecorder] = StepRecorder
     if in_steps and not runtime.simulated:
         step_recorder = UpdateStepRecorder
     return step_recorder(
         context, model, image_shape, operations, batch_size=batch_size, tiling=tiling, **layout
     )
+
+
+def round_alike(workers: Sequence[Worker]) -> bool:
+    """Whether all workers give a task the same bits: CPU cores do, and GPUs of one class."""
+    return len({worker.arch if worker.arch == "cpu" else worker.worker_class for worker in workers}) <= 1
 
 
 def _updates_in_steps(weights: int, tiles: int, workers: int) -> bool:

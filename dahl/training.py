@@ -213,10 +213,8 @@ class Trainer:
             source.order.write(np.random.Generator(np.random.PCG64(0)).permutation(source.count))
         for step in range(repeats):
             for batches in (self._training, self._testing):
-                for graph in batches.full:
-                    graph.submit(step % batches.count)
-                if batches.last is not None:
-                    batches.last.submit(0)
+                for graph, _ in batches.uses:
+                    graph.submit(step % batches.count if graph in batches.full else 0)
                 self._runtime.wait_all()
 
     def weights(self) -> dict[str, np.ndarray]:

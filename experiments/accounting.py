@@ -26,7 +26,7 @@ from experiments.cpu_time import CpuTime
 from experiments.engine import Engine
 from experiments.events import EventWriter
 from experiments.guard import DisturbedError, Guard, Load, Reading
-from experiments.schemas import BREAKDOWN, DECISIONS, GUARD, TASKS, WINDOWS
+from experiments.schemas import BREAKDOWN, DECISIONS, GUARD, TASKS, TRANSFERS, WINDOWS
 from experiments.tables import TableStream, power_stream_path
 
 Mark = tuple[Snapshot, float]
@@ -79,6 +79,7 @@ class Meter:
         *,
         write_tasks: bool,
         write_decisions: bool,
+        write_transfers: bool = False,
         link_joule_per_byte: np.ndarray | None = None,
         guard: Guard | None = None,
         refuse_disturbed: bool = False,
@@ -96,7 +97,14 @@ class Meter:
         self._breakdown = TableStream(run_dir, "breakdown", BREAKDOWN) if cpu_time is None else None
         self._tasks = TableStream(run_dir, "tasks", TASKS) if write_tasks else None
         self._decisions = TableStream(run_dir, "decisions", DECISIONS) if write_decisions else None
+        self._transfers = TableStream(run_dir, "transfers", TRANSFERS) if write_transfers else None
+        self._moved_bytes = 0
         self.channels = (*session.channels, *session.model_channels)
+
+    @property
+    def moved_bytes(self) -> int | None:
+        """Bytes between main memory and GPUs in the windows of epochs so far; None where there is but one memory."""
+        return None if self._transfers is None else self._moved_bytes
 
     @property
     def counts(self) -> bool:
@@ -150,6 +158,7 @@ class Meter:
             activity = dict(self._cpu_time.take())
         energy = opened.energy = opened.window.close(activity, opened.start_s, end_s)
         last_epoch = opened.epoch + max(0, len(opened.epoch_starts_s) - 1)
+        self._write_transfers(opened, last_epoch)
         self._write(energy, opened.start_s, end_s, last_epoch=last_epoch)
         self._write_tasks(opened, tasks)
         self._write_batches(opened, activity)
@@ -208,7 +217,14 @@ class Meter:
 
     def close(self) -> None:
         """End the tables."""
-        for table in (self._windows, self._loads, self._breakdown, self._tasks, self._decisions):
+        for table in (
+            self._windows,
+            self._loads,
+            self._breakdown,
+            self._transfers,
+            self._tasks,
+            self._decisions,
+        ):
             if table is not None:
                 table.close()
 
@@ -239,6 +255,16 @@ class Meter:
             return {}
         joules = float((self._runtime.take_transfers() * self._link_joule_per_byte).sum())
         return {"transfers": Transfers(start_s, end_s, joules)}
+
+    def _write_transfers(self, opened: OpenWindow, last_epoch: int) -> None:
+        if self._transfers is None:
+            return
+        moved = self._runtime.take_transfers()
+        self._moved_bytes += int(moved.sum()) if opened.name == "epoch" else 0
+        where = {"window": opened.name, "epoch": opened.epoch, "last_epoch": last_epoch}
+        for source, target in zip(*moved.nonzero(), strict=True):
+            row = {"source": int(source), "target": int(target), "bytes": int(moved[source, target])}
+            self._transfers.append_row({**where, **row})
 
     def _columns(self, records: np.ndarray) -> dict[str, Any]:
         """Records by column, with the codelets' names."""

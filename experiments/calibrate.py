@@ -24,7 +24,7 @@ from experiments.machine_lock import MachineBusyError, measuring
 from experiments.measured import MeasuredFileError, default_path, read
 from experiments.run import NOT_CONFIGURED, resolved, trial_environment
 from experiments.supervisor import Outcome, log_tail, supervise
-from experiments.validation import CONFIGS, GROUPS, ConfigError, validate
+from experiments.validation import CONFIGS, GROUPS, ConfigError, split_workers, validate
 
 TILE_COMMAND = (sys.executable, "-m", "experiments.calibrate_tile")
 
@@ -112,7 +112,7 @@ def _defaults_of_a_run() -> dict[str, Any]:
     run.pop("hydra")
     files = {group: OmegaConf.load(CONFIGS / group / f"{option}.yaml") for group, option in groups.items()}
     values = {group: OmegaConf.to_container(file) for group, file in files.items()}
-    return {str(key): value for key, value in (values | run).items()}
+    return split_workers({str(key): value for key, value in (values | run).items()})
 
 
 def _measure(trial: dict[str, Any], where: Path) -> None:

@@ -206,7 +206,7 @@ class _Calibration:
         self._record |= {
             "file_version": measured.FILE_VERSION,
             "machine": environment.collect(CHECKOUT),
-            "versions": {"starpu": starpu.version(), **environment.versions()},
+            "versions": {"starpu": starpu.version(self._workload.variant), **environment.versions()},
             "energy": {
                 "sources": _sources(self._workload.sources),
                 "channels": self._runner.channels,

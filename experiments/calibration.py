@@ -25,6 +25,7 @@ from dahl.starpu.kernel import cache_root, sources_digest
 from dahl.training import Trainer
 from experiments import measured, records
 from experiments.events import EventWriter
+from experiments.workers import gpu_names
 
 if TYPE_CHECKING:
     from experiments.workload import Workload
@@ -83,7 +84,8 @@ def signature(workload: Workload) -> str:
             len(dataset.classes),
         ],
         "kernels": kernels_digest(),
-        "starpu": starpu.version(),
+        "gpus": [config.get("gpu_workers", 0), *gpu_names(config)],
+        "starpu": starpu.version(workload.variant),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:24]
 
@@ -108,12 +110,17 @@ def measure(trainer: Trainer, runtime: starpu.Runtime, footprints: list[str]) ->
 
 
 def calibrate(config: Mapping[str, Any], run_dir: Path, out: Path) -> None:
-    """Measure a run's workload under StarPU's eager, which needs no expectations, and write ``out`` whole."""
+    """Measure a run's workload under a policy that needs no expectations, and write ``out`` whole.
+
+    With CPU and GPU workers each kind of task runs on both: under StarPU's eager the faster would take all of a few.
+    """
     from experiments.granularity import with_tile
     from experiments.training import make_context, make_trainer
     from experiments.workload import load_workload
 
-    eager = {"_target_": "schedulers.StarPUScheduler", "name": "eager"}
+    eager: dict[str, Any] = {"_target_": "schedulers.StarPUScheduler", "name": "eager"}
+    if config.get("gpu_workers", 0) != 0 and config["workers"] != 0:
+        eager = {"_target_": "experiments.every_class.EveryClass"}
     events = EventWriter(None)
     workload = with_tile(run_dir, load_workload({**config, "scheduler": eager}, events), events)
 

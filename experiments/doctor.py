@@ -7,7 +7,6 @@ time limit.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -20,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import environment
+from experiments.probe_answers import answer_of
 from experiments.probes import PROBES
 from experiments.records import write_json
-from experiments.supervisor import signal_name
 from experiments.validation import CHECKOUT
 
 TIME_LIMIT_S = 8.0
+_REMEDIES = {"cuda": "scripts/get-starpu --cuda && python -m dahl.starpu.build --variant cuda"}
 Report = dict[str, Any]
 
 
@@ -56,7 +56,7 @@ def examine(time_limit_s: float = TIME_LIMIT_S) -> Report:
     deadline_s = time.monotonic() + time_limit_s
     answers = {name: _answer(started, deadline_s) for name, started in running.items()}
     return {
-        "starpu": {"native": answers["native"], "simgrid": answers["simgrid"]},
+        "starpu": {name: answers[name] for name in ("native", "simgrid", "cuda")},
         "energy": answers["energy"],
         "sampler": answers["sampler"],
         "datasets": answers["datasets"],
@@ -85,20 +85,7 @@ def _start(name: str) -> subprocess.Popen[str] | str:
 def _answer(started: subprocess.Popen[str] | str, deadline_s: float) -> Report:
     if isinstance(started, str):
         return {"error": started}
-    try:
-        out, err = started.communicate(timeout=max(0.1, deadline_s - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        started.kill()
-        started.communicate()
-        return {"error": f"no answer within {TIME_LIMIT_S:g} s"}
-    try:
-        answer = json.loads(out.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = err.strip().splitlines()[-1:] or ["no output"]
-        code = started.returncode
-        how = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
-        return {"error": f"{how}: {last[0]}"}
-    return answer if isinstance(answer, dict) else {"error": f"an answer that is none: {answer}"}
+    return answer_of(started, max(0.1, deadline_s - time.monotonic()), TIME_LIMIT_S)
 
 
 def _safely(probe: Callable[[], Report]) -> Report:
@@ -145,8 +132,12 @@ def lines(report: Report) -> list[str]:
 
 def _starpu_lines(variant: str, answer: Report) -> list[str]:
     if "error" in answer:
-        return [_line(variant, "absent", answer["error"]), _remedy("make setup")]
+        return [_line(variant, "absent", answer["error"]), _remedy(_REMEDIES.get(variant, "make setup"))]
+    if "why" in answer:
+        return [_line(variant, answer["version"], answer["why"])]
     found = [_line(variant, answer["version"], f"{len(answer['policies'])} policies")]
+    if "gpus" in answer:
+        found.append(_line("", f"{len(answer['gpus'])} GPUs", ", ".join(answer["gpus"])))
     if "workers" in answer:
         found.append(_line("", f"{len(answer['workers'])} workers", ", ".join(answer["workers"])))
     return found

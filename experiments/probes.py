@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,12 +20,35 @@ def native() -> dict[str, Any]:
     """StarPU for this machine, and the workers that it starts here."""
     from dahl import starpu
 
-    with tempfile.TemporaryDirectory() as home, starpu.Runtime(gpu_workers=None, home=Path(home)) as runtime:
+    with tempfile.TemporaryDirectory() as home, starpu.Runtime(home=Path(home)) as runtime:
         workers = [f"{worker.name} ({worker.arch})" for worker in runtime.workers]
     return {
         "version": starpu.version("native"),
         "policies": sorted(starpu.schedulers("native")),
         "workers": workers,
+    }
+
+
+def cuda() -> dict[str, Any]:
+    """StarPU for GPUs and those that a run could use; an error where it cannot use as many as are asked for."""
+    from dahl.starpu import StarPUError, binding, gpu_probe
+
+    wanted, limit = os.environ.get("DAHL_PROBE_GPUS"), os.environ.get("DAHL_PROBE_MIB")
+    module = binding.load("cuda")
+    found = gpu_probe.probe(module.ffi, module.lib)
+    answer = {"version": binding.version("cuda"), "policies": sorted(binding.schedulers("cuda"))}
+    try:
+        count = gpu_probe.usable(
+            found, int(wanted) if wanted not in (None, "all") else max(1, len(found.devices))
+        )
+        gpu_probe.memory_limits(module.ffi, module.lib, count, int(limit) if limit else None)
+    except StarPUError as error:
+        if wanted is not None:
+            raise
+        return {**answer, "why": f"no GPU can be used: {error}"}
+    return {
+        **answer,
+        "gpus": [f"GPU {device.number} ({device.name}, {device.pci_bus_id})" for device in found.devices],
     }
 
 
@@ -72,6 +96,7 @@ def datasets() -> dict[str, Any]:
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "native": native,
     "simgrid": simgrid,
+    "cuda": cuda,
     "energy": energy,
     "sampler": sampler,
     "datasets": datasets,

@@ -25,7 +25,7 @@ from experiments.machine_lock import MachineBusyError, measuring
 from experiments.run_lock import RunLock
 from experiments.summary import scheduler_name, summarise
 from experiments.supervisor import Outcome, log_tail, supervise
-from experiments.validation import CHECKOUT, CONFIGS, ConfigError, validate
+from experiments.validation import CHECKOUT, CONFIGS, ConfigError, split_workers, validate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,7 +158,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         sweep = str(Path(HydraConfig.get().sweep.dir).absolute())
         position = int(HydraConfig.get().job.num)
-    plain = {str(key): value for key, value in config.items()}
+    plain = split_workers({str(key): value for key, value in config.items()})
     return {**plain, "choices": named, "sweep": sweep, "position": position}
 
 
@@ -217,6 +217,7 @@ def finalise(run_dir: Path, config: dict[str, Any], display: TrialDisplay, outco
         weights_sha256=result.get("weights_sha256"),
         idle_drifted=result.get("idle_drifted"),
         energy_trouble=result.get("energy_trouble"),
+        moved_bytes=result.get("moved_bytes"),
     )
     records.write_json(run_dir / records.SUMMARY_NAME, summary)
     return torn

@@ -22,13 +22,24 @@ import pyarrow as pa
 from energy.stream import read_stream
 from experiments import records
 from experiments.run_files import NO_RUN, fits, read_config, read_scalars, read_summary
-from experiments.schemas import BREAKDOWN, DECISIONS, EPOCH_COLUMNS, GUARD, POWER, SUMMARY, TASKS, WINDOWS
+from experiments.schemas import (
+    BREAKDOWN,
+    DECISIONS,
+    EPOCH_COLUMNS,
+    GUARD,
+    POWER,
+    SUMMARY,
+    TASKS,
+    TRANSFERS,
+    WINDOWS,
+)
 from experiments.tables import power_stream_path, read_table
 
 SCHEMAS = {
     "epochs": pa.schema(EPOCH_COLUMNS),
     "windows": WINDOWS,
     "guard": GUARD,
+    "transfers": TRANSFERS,
     "breakdown": BREAKDOWN,
     "power": POWER,
     "tasks": TASKS,

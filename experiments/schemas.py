@@ -33,6 +33,7 @@ SUMMARY = pa.schema(
         ("images_per_second", pa.float64()),
         ("joules_per_epoch", pa.float64()),
         ("joules_per_epoch_net", pa.float64()),
+        ("transferred_bytes_per_epoch", pa.float64()),
         ("energy_trouble", pa.string()),
         ("foreign_cores", pa.float64()),
         ("disturbed", pa.bool_()),
@@ -145,6 +146,18 @@ BREAKDOWN = pa.schema(
     ]
 )
 """A row per window with tasks: its joules by what they went to (`energy.breakdown`); all but the total are modelled."""
+
+TRANSFERS = pa.schema(
+    [
+        ("window", pa.string()),
+        ("epoch", pa.int32()),
+        ("last_epoch", pa.int32()),
+        ("source", pa.int32()),
+        ("target", pa.int32()),
+        ("bytes", pa.int64()),
+    ]
+)
+"""A row per window and pair of memory nodes between which data moved; node 0 is main memory, the others are GPUs'."""
 
 POWER = pa.schema(
     [

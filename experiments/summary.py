@@ -24,6 +24,7 @@ def summarise(
     weights_sha256: str | None = None,
     idle_drifted: bool | None = None,
     energy_trouble: str | None = None,
+    moved_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The summary of a trial from its configuration, the rows of its `epochs` table and its blocks of epochs.
 
@@ -36,6 +37,7 @@ def summarise(
     The ratios to the bound are there for simulated runs (see `experiments.bounds`).
     `whole` is the window around all of them: `foreign_cores` is the load of others in it, `disturbed` whether that or
     a block's was too much; None where nothing is known (see `experiments.guard`).
+    `moved_bytes` are those between main memory and GPUs in all epochs; None without GPUs.
     `energy_trouble` says what went wrong with the counters of a trial that went on without them.
     """
     blocks = blocks or epochs
@@ -68,6 +70,7 @@ def summarise(
         "images_per_second": images / seconds if images and seconds else None,
         "joules_per_epoch": _mean(_sum(counted, "gross_j"), epochs),
         "joules_per_epoch_net": _mean(_sum(counted, "net_j"), epochs),
+        "transferred_bytes_per_epoch": None if moved_bytes is None else _mean(float(moved_bytes), epochs),
         "energy_trouble": energy_trouble,
         "foreign_cores": whole.get("foreign_cores"),
         "disturbed": True if any(row.get("disturbed") for row in blocks) else whole.get("disturbed"),

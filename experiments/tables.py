@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from experiments.records import sync_folder
 
-TABLES = ("epochs", "windows", "guard", "breakdown", "tasks", "decisions")
+TABLES = ("epochs", "windows", "guard", "breakdown", "transfers", "tasks", "decisions")
 """The tables that are Arrow streams while a trial runs; `power` is a stream of `energy.stream`."""
 
 _END_BYTES = 8  # Arrow takes a tail that is shorter than a message's length for the end of the stream

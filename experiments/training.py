@@ -82,6 +82,7 @@ def _inside(
                     events,
                     write_tasks=config["trace"],
                     write_decisions=workload.explains,
+                    write_transfers=workload.variant == "cuda",
                     link_joule_per_byte=workload.link_joule_per_byte(runtime.workers),
                     guard=make_guard(workload),
                     refuse_disturbed=config["guard"] == "refuse",
@@ -107,6 +108,7 @@ def _inside(
         return {
             "simulated": workload.simulated,
             "weights_sha256": weights,
+            "moved_bytes": meter.moved_bytes,
             **found,
         }
 
@@ -212,7 +214,7 @@ def _tell_what_runs(
     run_dir: Path, runtime: starpu.Runtime, workload: Workload, session: EnergySession, events: EventWriter
 ) -> None:
     """Add StarPU and the energy sources to `environment.json`, and tell the supervisor."""
-    variant = "simgrid" if workload.simulated else "native"
+    variant = workload.variant
     path = run_dir / records.ENVIRONMENT_NAME
     environment = records.read_json(path)
     environment["starpu"] = {
@@ -220,6 +222,8 @@ def _tell_what_runs(
         "variant": variant,
         "workers": [worker.name for worker in runtime.workers],
     }
+    if "without_gpu_because" in workload.config:
+        environment["starpu"]["without_gpu_because"] = workload.config["without_gpu_because"]
     environment["kernels"] = kernels_of_this_processor()
     environment["energy"] = {**describe_energy(workload, session), "task_watts": _task_watts(workload)}
     records.write_json(path, environment)

@@ -36,9 +36,12 @@ _VALUES: dict[str, tuple[_Check, str]] = {
     ),
     "fuse": (lambda v: isinstance(v, bool) or v == "auto", "true, false or auto"),
     "workers": (
-        lambda v: v is None or (_is_int(v) and v >= 1),
+        lambda v: v is None or (_is_int(v) and v >= 0),
         "a whole number, at least 1, or null for all that there are",
     ),
+    "gpu_workers": (lambda v: v == "all" or (_is_int(v) and v >= 0), "a whole number of GPU workers, or all"),
+    "gpu_memory_mib": (lambda v: v is None or (_is_int(v) and v >= 64), "MiB, at least 64, or null"),
+    "without_gpu": (lambda v: v in ("refuse", "cpu"), "refuse or cpu"),
     "seed": (lambda v: _is_int(v) and 0 <= v < 2**63, "a whole number, at least 0 and below 2^63"),
     "learning_rate": (lambda v: _is_number(v) and 0 < v < float("inf"), "a number above 0"),
     "momentum": (lambda v: _is_number(v) and 0 <= v < 1, "a number, at least 0 and below 1"),
@@ -94,11 +97,33 @@ _ENERGY_VALUES: dict[str, tuple[_Check, str]] = {
     ),
 }
 
-KEYS = (*GROUPS, *_VALUES, "estimates")
+_WORKERS = ("cpu", "gpu")
+
+_SPLIT = "gpu_workers"
+"""What `workers.gpu` becomes (`split_workers`)."""
+
+_OPTIONAL = ("gpu_memory_mib", "without_gpu")
+"""Configurations that were recorded before there were GPU workers have none of them."""
+
+KEYS = (*GROUPS, *(key for key in _VALUES if key != _SPLIT), "estimates")
 
 
 class ConfigError(Exception):
     """A configuration that cannot run; the message holds one line for each thing that is wrong."""
+
+
+def split_workers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A composed configuration with `workers` (CPU workers) and `gpu_workers` in the place of `workers.cpu` and `.gpu`.
+
+    `workers=2` is `workers.cpu=2` without GPUs. Raises ConfigError for another key under `workers`.
+    """
+    given = config.get("workers")
+    if not isinstance(given, Mapping):
+        return {**config, "gpu_workers": config.get("gpu_workers", 0)}
+    unknown = [key for key in given if key not in _WORKERS]
+    if unknown:
+        raise ConfigError(f"unknown key 'workers.{unknown[0]}'; there are: {', '.join(_WORKERS)}")
+    return {**config, "workers": given.get("cpu"), "gpu_workers": given.get("gpu", 0)}
 
 
 def validate(config: Mapping[str, Any], processors: int | None = None) -> None:
@@ -107,6 +132,7 @@ def validate(config: Mapping[str, Any], processors: int | None = None) -> None:
     `processors` is how many CPUs this process may use, asked from the system where it is None.
     """
     available = len(os.sched_getaffinity(0)) if processors is None else processors
+    config = split_workers(config)
     wrong = [*_wrong_keys(config), *_wrong_values(config)]
     if not wrong:
         wrong = list(_wrong_together(config, available))
@@ -115,8 +141,10 @@ def validate(config: Mapping[str, Any], processors: int | None = None) -> None:
 
 
 def _wrong_keys(config: Mapping[str, Any]) -> list[str]:
-    missing = [f"{key} is missing" for key in KEYS if key not in config]
-    unknown = [f"unknown key '{key}'; there are: {', '.join(KEYS)}" for key in config if key not in KEYS]
+    missing = [f"{key} is missing" for key in KEYS if key not in (*config, *_OPTIONAL)]
+    unknown = [
+        f"unknown key '{key}'; there are: {', '.join(KEYS)}" for key in config if key not in (*KEYS, _SPLIT)
+    ]
     return missing + unknown
 
 
@@ -189,6 +217,12 @@ def _wrong_together(config: Mapping[str, Any], processors: int) -> list[str]:
         wrong.append("fuse=True: a simulated node places every layer by itself; fuse=false or auto")
     if simulated and config["energy"].get("activity") == "cpu_time":
         wrong.append("energy.activity=cpu_time: a simulated node uses no CPU time; energy.activity=auto")
+    if config["workers"] == 0 and (simulated or torch or config["gpu_workers"] == 0):
+        wrong.append(f"workers=0: must be {_VALUES['workers'][1]}")  # none only beside GPU workers
+    if config["gpu_workers"] != 0 and simulated:
+        wrong.append("workers.gpu: a simulated node has its own GPUs; platform=host takes this machine's")
+    if config["gpu_workers"] != 0 and torch:
+        wrong.append("workers.gpu: framework=torch trains on CPU cores")
     if config["workers"] is not None and not simulated and config["workers"] > processors:
         wrong.append(f"workers={config['workers']}: this machine has {processors}")
     if config["workload"].get("_target_") is not None and not simulated:

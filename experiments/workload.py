@@ -24,6 +24,7 @@ from experiments.events import EventWriter, report_stderr
 from experiments.graphs import GraphDescription, GraphError, GraphWorkload
 from experiments.platform import OPERATION_KINDS, SimulatedNode
 from experiments.policies import load_scheduler
+from experiments.workers import gpu_workers, variant_of, with_usable_gpus
 from schedulers import CompiledPolicy, InterpretedPolicy, StarPUScheduler
 
 
@@ -50,6 +51,11 @@ class Workload:
         """Whether time and joules are a simulation's."""
         return self.platform is not None
 
+    @property
+    def variant(self) -> str:
+        """The variant of StarPU that runs it."""
+        return variant_of(self.config)
+
     def runtime(self, run_dir: Path, live_watts: np.ndarray | None = None) -> starpu.Runtime:
         """A StarPU that has not started yet, with its files in the run's own folder.
 
@@ -57,6 +63,8 @@ class Workload:
         """
         return starpu.Runtime(
             cpu_workers=self.config["workers"],
+            gpu_workers=gpu_workers(self.config),
+            gpu_memory_mib=self.config.get("gpu_memory_mib"),
             scheduler=self._installable(),
             explain=self.explains,
             platform=self.platform.platform if self.platform else None,
@@ -151,6 +159,7 @@ def load_workload(config: Mapping[str, Any], events: EventWriter) -> Workload:
     Raises what they raise: PolicyFileError, DatasetError, SourceUnavailableError, ValueError for a parameter,
     InstantiationException of Hydra around an error in a constructor.
     """
+    config = with_usable_gpus(config, events)
     scheduler = load_scheduler(config["scheduler"])
     platform = load_platform(config["platform"])
     _check_rate_names(config["energy"].get("rate_hz", {}))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import count, launched, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -21,6 +22,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.launch import Buffer, CudaKernel, Failure, Program
 
 
 def _accuracy(logits: FloatArray, labels: IntArray, correct: LongArray) -> None:
@@ -56,6 +58,13 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"correct": np.array([(known & right).sum()])}
 
 
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    count(shapes["logits"])
+    operands = Buffer("logits"), Buffer("labels"), Buffer("correct")
+    arguments = *operands, *shapes["logits"], Failure()
+    return Program((launched("accuracy", (1, 1, 1), (256, 1, 1), *arguments),))
+
+
 ACCURACY = Operation(
     Kernel(
         "accuracy",
@@ -65,6 +74,7 @@ ACCURACY = Operation(
     _check,
     _cost,
     _reference,
+    cuda=CudaKernel(source("accuracy"), _cuda),
 )
 """correct = number of rows whose first largest logit stands at the label; a row with a NaN counts as wrong.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import blocks, count, launched, pointwise, source, sum_parts
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -19,6 +20,9 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, inline_kernel
+from dahl.starpu.launch import Buffer, CudaKernel, Program, Scratch
+
+_PARTS = 64  # of a tile's images, each summed by a block of its own
 
 
 @inline_kernel
@@ -67,7 +71,34 @@ def _bias_gradient_2d(dy: FloatArray, db: FloatArray) -> None:
             db[c] += row[c]
 
 
-def _operations(ndim: int, forward: Any, backward: Any) -> tuple[Operation, Operation]:
+def _cuda_bias(shapes: Shapes, scalars: Scalars) -> Program:
+    shape = shapes["y"]
+    size = count(shape)
+    sizes = size, shape[1], elements(shape[2:])
+    return Program((pointwise("bias", size, Buffer("y"), Buffer("b"), *sizes),))
+
+
+def _cuda_gradient_4d(shapes: Shapes, scalars: Scalars) -> Program:
+    """Sums over some images each, then their sum."""
+    images, channels = shapes["dy"][:2]
+    count(shapes["dy"])
+    share = blocks(images, _PARTS)
+    parts = blocks(images, share)
+    sizes = images, channels, elements(shapes["dy"][2:]), share
+    grid, block = (channels, parts, 1), (256, 1, 1)
+    partial = launched("bias_gradient", grid, block, Buffer("dy"), Scratch(0), *sizes)
+    total = sum_parts(Scratch(0), Buffer("db"), parts, channels, channels)
+    return Program((partial, total), parts * channels)
+
+
+def _cuda_gradient_2d(shapes: Shapes, scalars: Scalars) -> Program:
+    rows, units = shapes["dy"]
+    count(shapes["dy"])
+    grid, block = (blocks(units, 32), 1, 1), (32, 32, 1)
+    return Program((launched("column_sums", grid, block, Buffer("dy"), Buffer("db"), rows, units),))
+
+
+def _operations(ndim: int, forward: Any, backward: Any, cuda: Any) -> tuple[Operation, Operation]:
     name, gradient = f"bias_{ndim}d", f"bias_gradient_{ndim}d"
 
     def check(shapes: Shapes, scalars: Scalars) -> None:
@@ -92,12 +123,13 @@ def _operations(ndim: int, forward: Any, backward: Any) -> tuple[Operation, Oper
 
     add = Kernel(name, forward, (floats("y", "rw", ndim), floats("b", "r", 1)))
     total = Kernel(gradient, backward, (floats("dy", "r", ndim), floats("db", "w", 1)))
-    return Operation(add, check, cost, reference), Operation(
-        total, check_gradient, cost_gradient, reference_gradient
+    file = source("bias")
+    return Operation(add, check, cost, reference, cuda=CudaKernel(file, _cuda_bias)), Operation(
+        total, check_gradient, cost_gradient, reference_gradient, cuda=CudaKernel(file, cuda)
     )
 
 
-BIAS_4D, BIAS_GRADIENT_4D = _operations(4, _bias_4d, _bias_gradient_4d)
+BIAS_4D, BIAS_GRADIENT_4D = _operations(4, _bias_4d, _bias_gradient_4d, _cuda_gradient_4d)
 """y[n, c] += b[c] over (N, C, H, W) and (C,); db[c] = sum of dy[:, c]."""
-BIAS_2D, BIAS_GRADIENT_2D = _operations(2, _bias_2d, _bias_gradient_2d)
+BIAS_2D, BIAS_GRADIENT_2D = _operations(2, _bias_2d, _bias_gradient_2d, _cuda_gradient_2d)
 """y[n, c] += b[c] over (N, C) and (C,); db[c] = sum of dy[:, c]."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dahl.ops.cnn_step_cuda import CNN_EVALUATION_CUDA, CNN_STEP_CUDA, CNN_UPDATE_STEP_CUDA
 from dahl.ops.handover import hand_over, whole_lines_compiled
 from dahl.ops.image_lanes import (
     CLASS_BLOCK,
@@ -285,9 +286,9 @@ _NETWORK = FusedNetwork(
     _scratch,
     _fits,
 )
-CNN_STEP = _NETWORK.step(_cnn_step)
+CNN_STEP = _NETWORK.step(_cnn_step, CNN_STEP_CUDA)
 """`FusedNetwork.step` of the network: conv.weight, conv.bias, linear.weight, linear.bias in w and dw."""
-CNN_UPDATE_STEP = _NETWORK.update_step(_cnn_update_step)
+CNN_UPDATE_STEP = _NETWORK.update_step(_cnn_update_step, CNN_UPDATE_STEP_CUDA)
 """`FusedNetwork.update_step` of the network."""
-CNN_EVALUATION = _NETWORK.evaluation(_cnn_evaluation)
+CNN_EVALUATION = _NETWORK.evaluation(_cnn_evaluation, CNN_EVALUATION_CUDA)
 """`FusedNetwork.evaluation` of the network."""

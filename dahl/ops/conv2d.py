@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dahl.ops.blas import load_blas
+from dahl.ops.conv2d_cuda import program_backward_input, program_backward_weight, program_forward
 from dahl.ops.conv2d_direct import (
     direct_backward_input,
     direct_backward_input_floats,
@@ -20,6 +21,7 @@ from dahl.ops.conv2d_direct import (
     direct_forward_floats,
 )
 from dahl.ops.conv2d_gemm import gemm_backward_input, gemm_backward_weight, gemm_floats, gemm_forward
+from dahl.ops.device import source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -37,6 +39,7 @@ from dahl.ops.operation import (
 )
 from dahl.ops.simd import LANES
 from dahl.starpu.kernel import Kernel, inline_kernel
+from dahl.starpu.launch import CudaKernel
 
 # Measured on one AVX-512 core: tile of 16 images 32x32, 1 to 16 channels, 4 to 64 filters, kernels 3x3 and
 # 5x5. Direct loops take 0.1 to 1.0 of the time of the matrix product up to 72 taps, up to 1.2 of it at 100.
@@ -185,6 +188,7 @@ CONV2D = Operation(
     _scratch_forward,
     "conv",
     _DEFAULTS,
+    cuda=CudaKernel(source("conv2d"), program_forward),
 )
 """y = x * w: x (N, C, H, W), w (F, C, kh, kw), y (N, F, H', W').
 
@@ -199,6 +203,7 @@ CONV2D_BACKWARD_INPUT = Operation(
     _scratch_backward_input,
     "conv",
     _DEFAULTS,
+    cuda=CudaKernel(source("conv2d"), program_backward_input),
 )
 """dx from dy and w, shapes as in CONV2D."""
 
@@ -210,5 +215,6 @@ CONV2D_BACKWARD_WEIGHT = Operation(
     _scratch_backward_weight,
     "conv",
     _DEFAULTS,
+    cuda=CudaKernel(source("conv2d"), program_backward_weight),
 )
 """dw from x and dy, shapes as in CONV2D."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import count, launched, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -23,6 +24,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
+from dahl.starpu.launch import Buffer, CudaKernel, Failure, Program, Scalar
 
 _PIXEL_MAX = 255.0
 _ARCHES = ("cpu",)  # a data set stays in main memory, where it may be larger than a GPU's
@@ -96,6 +98,15 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"x": (pixels / 255.0 - mean) / std, "y": inputs["labels"][chosen]}
 
 
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    (data, channels, height, width), images = shapes["images"], shapes["y"][0]
+    count(shapes["x"])
+    sizes = data, shapes["order"][0], channels, height * width, images
+    arguments = *map(Buffer, _OPERANDS), *sizes, Scalar("first"), Failure()
+    return Program((launched("gather", (images, 1, 1), (256, 1, 1), *arguments),))
+
+
+_OPERANDS = "images", "labels", "order", "mean", "std", "x", "y"
 GATHER = Operation(
     kernel=Kernel(
         "gather",
@@ -115,6 +126,7 @@ GATHER = Operation(
     cost=_cost,
     reference=_reference,
     arches=_ARCHES,
+    cuda=CudaKernel(source("gather"), _cuda),
 )
 """x[i] = (images[order[first + i]] / 255 - mean) / std, y[i] = labels[order[first + i]].
 

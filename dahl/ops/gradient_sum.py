@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dahl.ops.device import by_items, count, pointwise, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -17,6 +18,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.launch import Buffer, CudaKernel, Items, Program
 
 
 def _gradient_sum(total: FloatArray, item: FloatArray, index: int, count: int) -> None:
@@ -38,6 +40,18 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"total": sum(inputs["items"][1:], start=inputs["items"][0])}
 
 
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    """A launch for every so many items."""
+    size = count(shapes["total"])
+    launches = [
+        pointwise(
+            "gradient_sum", size, Buffer("total"), Items("items", *part), part[1], size, int(part[0] == 0)
+        )
+        for part in by_items(shapes["items"])
+    ]
+    return Program(tuple(launches))
+
+
 def _operation(ndim: int) -> Operation:
     name = f"gradient_sum_{ndim}d"
 
@@ -46,7 +60,8 @@ def _operation(ndim: int) -> Operation:
             require_shape(name, "an item", item, shapes["total"], "total")
 
     operands = (floats("total", "w", ndim), Operand("items", "r", ndim, repeated=True))
-    return Operation(Kernel(name, _gradient_sum, operands), check, _cost, _reference)
+    cuda = CudaKernel(source("gradient_sum"), _cuda)
+    return Operation(Kernel(name, _gradient_sum, operands), check, _cost, _reference, cuda=cuda)
 
 
 GRADIENT_SUM = {ndim: _operation(ndim) for ndim in (1, 2, 4)}

@@ -28,6 +28,7 @@ from dahl.ops.image_lanes import (
     transpose_lanes,
 )
 from dahl.ops.lenet_scratch import scratch_sizes, scratch_views
+from dahl.ops.lenet_step_cuda import LENET_EVALUATION_CUDA, LENET_STEP_CUDA, LENET_UPDATE_STEP_CUDA
 from dahl.ops.micro_tiles import MICRO_TILE, add_branches, branch
 from dahl.ops.network_step import FusedNetwork, count_right, find_images, pooled
 from dahl.ops.operation import (
@@ -352,9 +353,9 @@ _NETWORK = FusedNetwork(
     _scratch,
     _fits,
 )
-LENET_STEP = _NETWORK.step(_lenet_step)
+LENET_STEP = _NETWORK.step(_lenet_step, LENET_STEP_CUDA)
 """`FusedNetwork.step` of the network; filters and units are multiples of 16."""
-LENET_UPDATE_STEP = _NETWORK.update_step(_lenet_update_step)
+LENET_UPDATE_STEP = _NETWORK.update_step(_lenet_update_step, LENET_UPDATE_STEP_CUDA)
 """`FusedNetwork.update_step` of the network; filters and units are multiples of 16."""
-LENET_EVALUATION = _NETWORK.evaluation(_lenet_evaluation)
+LENET_EVALUATION = _NETWORK.evaluation(_lenet_evaluation, LENET_EVALUATION_CUDA)
 """`FusedNetwork.evaluation` of the network."""

@@ -21,6 +21,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel
+from dahl.starpu.launch import Buffer, CudaKernel, Gemm, Program
 
 
 def _linear(x: FloatArray, w: FloatArray, y: FloatArray) -> None:
@@ -76,6 +77,24 @@ def _cost_backward_weight(shapes: Shapes, scalars: Scalars) -> Cost:
     return _cost_of(shapes["x"], shapes["dw"][0])
 
 
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    (rows, inputs), units = shapes["x"], shapes["w"][0]
+    operands = Buffer("x"), Buffer("w"), Buffer("y")
+    return Program((Gemm(rows, units, inputs, *operands, inputs, inputs, units, transpose_b=True),))
+
+
+def _cuda_backward_input(shapes: Shapes, scalars: Scalars) -> Program:
+    (rows, inputs), units = shapes["dx"], shapes["w"][0]
+    operands = Buffer("dy"), Buffer("w"), Buffer("dx")
+    return Program((Gemm(rows, inputs, units, *operands, units, inputs, inputs),))
+
+
+def _cuda_backward_weight(shapes: Shapes, scalars: Scalars) -> Program:
+    (rows, inputs), units = shapes["x"], shapes["dw"][0]
+    operands = Buffer("dy"), Buffer("x"), Buffer("dw")
+    return Program((Gemm(units, inputs, rows, *operands, units, inputs, inputs, transpose_a=True),))
+
+
 def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"y": inputs["x"] @ inputs["w"].T}
 
@@ -96,6 +115,7 @@ LINEAR = Operation(
     _cost_forward,
     _reference,
     kind="gemm",
+    cuda=CudaKernel(None, _cuda),
 )
 """y = x w^T: x (N, inputs), w (units, inputs), y (N, units). The bias is an operation of its own."""
 
@@ -110,6 +130,7 @@ LINEAR_BACKWARD_INPUT = Operation(
     _cost_backward_input,
     _reference_backward_input,
     kind="gemm",
+    cuda=CudaKernel(None, _cuda_backward_input),
 )
 """dx = dy w."""
 
@@ -124,5 +145,6 @@ LINEAR_BACKWARD_WEIGHT = Operation(
     _cost_backward_weight,
     _reference_backward_weight,
     kind="gemm",
+    cuda=CudaKernel(None, _cuda_backward_weight),
 )
 """dw = dy^T x."""

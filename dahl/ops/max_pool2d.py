@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import count, pointwise, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -24,6 +25,7 @@ from dahl.ops.operation import (
 )
 from dahl.ops.simd import largest_of_4, largest_of_8, spread_4, spread_8
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
+from dahl.starpu.launch import Buffer, CudaKernel, Program
 
 _LARGEST_SIZE = 16  # the position inside a window is kept in a uint8
 
@@ -169,6 +171,19 @@ def _reference_backward(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"dx": dx}
 
 
+def _cuda(function: str, large: str, small: str, names: tuple[str, ...], each: str) -> CudaKernel:
+    """A function that takes the named operands, and a thread for each element of one of them."""
+
+    def program(shapes: Shapes, scalars: Scalars) -> Program:
+        window = int(scalars["size"]), int(scalars["stride"])
+        count(shapes[large])
+        size = elements(shapes[each])
+        sizes = size, *shapes[large][2:], *shapes[small][2:], *window
+        return Program((pointwise(function, size, *map(Buffer, names), *sizes),))
+
+    return CudaKernel(source("max_pool2d"), program)
+
+
 _SCALARS = (("size", "int64"), ("stride", "int64"))
 _DEFAULTS = {"size": 2, "stride": 2}
 
@@ -183,6 +198,7 @@ MAX_POOL2D = Operation(
     _cost,
     _reference,
     defaults=_DEFAULTS,
+    cuda=_cuda("max_pool2d", "x", "y", ("x", "y", "argmax"), "y"),
 )
 """y = the largest of each window of x (the first NaN where there is one); argmax = its place in the window.
 
@@ -201,5 +217,6 @@ MAX_POOL2D_BACKWARD = Operation(
     _cost_backward,
     _reference_backward,
     defaults=_DEFAULTS,
+    cuda=_cuda("max_pool2d_backward", "dx", "dy", ("dy", "argmax", "dx"), "dx"),
 )
 """dx = dy at the place that argmax names in each window, 0 elsewhere; where windows overlap they add up."""

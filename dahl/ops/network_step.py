@@ -37,6 +37,7 @@ from dahl.ops.operation import (
 from dahl.ops.softmax_cross_entropy import SOFTMAX_CROSS_ENTROPY
 from dahl.ops.sum_and_step import ENDS, SUM_AND_STEP, update_scratch
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
+from dahl.starpu.launch import CudaKernel
 
 _ARCHES = ("cpu",)  # reads the data set, which stays in main memory
 _CONVOLUTION = {"stride": 1, "padding": 0}
@@ -126,7 +127,7 @@ class FusedNetwork:
     scratch: Callable[[Shape, Scalars], int]
     fits: Callable[[Shape, Scalars], None]
 
-    def step(self, function: Callable[..., None]) -> Operation:
+    def step(self, function: Callable[..., None], cuda: CudaKernel | None = None) -> Operation:
         """dw = gradient of `scale` times the sum of the losses of `count` images to all parameters w (length,).
 
         The images are images[order[first]], images[order[first + 1]], ..., normalised as by GATHER.
@@ -145,9 +146,10 @@ class FusedNetwork:
             "conv",
             {"count": MICRO_TILE, **self.sizes},
             _ARCHES,
+            cuda,
         )
 
-    def update_step(self, function: Callable[..., None]) -> Operation:
+    def update_step(self, function: Callable[..., None], cuda: CudaKernel | None = None) -> Operation:
         """SUM_AND_STEP of w, v and items, where `pending` is not 0; then `step` with the new w.
 
         A mini-batch of such tasks needs no task between it and the next one: each has a w and v of its own, and takes
@@ -173,9 +175,10 @@ class FusedNetwork:
             "conv",
             {"count": MICRO_TILE, **SUM_AND_STEP.defaults, "pending": 1, **self.sizes},
             _ARCHES,
+            cuda,
         )
 
-    def evaluation(self, function: Callable[..., None]) -> Operation:
+    def evaluation(self, function: Callable[..., None], cuda: CudaKernel | None = None) -> Operation:
         """The losses of `step` without a gradient, and correct[index, k]: how many of micro-tile k are right."""
         histories = (Operand("losses", "rw", 2, "float64"), Operand("correct", "rw", 2, "int64"))
         kernel = Kernel(
@@ -190,6 +193,7 @@ class FusedNetwork:
             "conv",
             {"count": MICRO_TILE, **self.sizes},
             _ARCHES,
+            cuda,
         )
 
     def _scalars(self) -> tuple[tuple[str, str], ...]:

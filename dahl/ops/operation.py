@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.launch import CudaKernel
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Any]
@@ -58,6 +59,8 @@ class Operation:
     """Scalars that may be left out, and their values."""
     arches: tuple[str, ...] = ("cpu", "cuda")
     """The workers that a task may be placed on; the GPUs of a simulated platform need no kernel."""
+    cuda: CudaKernel | None = None
+    """What a task runs on a GPU; None where it cannot run on one."""
 
     @property
     def name(self) -> str:

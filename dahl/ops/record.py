@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dahl.ops.device import by_items, launched, source
 from dahl.ops.operation import Arrays, Cost, Operation, Scalars, Shapes, require, require_shape
 from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.launch import Buffer, CudaKernel, Failure, Items, Program, Scalar
 
 _NUMBER_BYTES = 8
 _ARCHES = ("cpu",)  # the history is read in main memory
@@ -31,6 +33,19 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"history": history}
 
 
+def _cuda(function: str) -> CudaKernel:
+    def program(shapes: Shapes, scalars: Scalars) -> Program:
+        length, one = shapes["history"][0], (1, 1, 1)
+        launches = []
+        for first, count in by_items(shapes["items"]):
+            numbers = count, length, int(first == 0), Scalar("index"), Failure()
+            operands = Buffer("history"), Items("items", first, count)
+            launches.append(launched(function, one, one, *operands, *numbers))
+        return Program(tuple(launches))
+
+    return CudaKernel(source("record"), program)
+
+
 def _operation(name: str, dtype: str) -> Operation:
     def check(shapes: Shapes, scalars: Scalars) -> None:
         for item in shapes["items"]:
@@ -41,7 +56,7 @@ def _operation(name: str, dtype: str) -> Operation:
 
     operands = (Operand("history", "rw", 1, dtype), Operand("items", "r", 1, dtype, repeated=True))
     kernel = Kernel(name, _record, operands, scalars=(("index", "int64"),))
-    return Operation(kernel, check, _cost, _reference, arches=_ARCHES)
+    return Operation(kernel, check, _cost, _reference, arches=_ARCHES, cuda=_cuda(name))
 
 
 RECORD = _operation("record", "float64")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import count, pointwise, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -20,6 +21,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, Operand
+from dahl.starpu.launch import Buffer, CudaKernel, Int32, Program
 
 # The comparisons are written so that a NaN takes the branch that keeps it.
 
@@ -60,8 +62,18 @@ def _backward_reference(out: str) -> Callable[[Arrays, Scalars], dict[str, Any]]
     return lambda inputs, scalars: {out: np.where(inputs["y"] <= 0, 0.0, inputs["dy"])}
 
 
+def _cuda(function: str, *names: str) -> CudaKernel:
+    """A function that takes the named operands in this order, and their size."""
+
+    def program(shapes: Shapes, scalars: Scalars) -> Program:
+        size = count(shapes[names[0]])
+        return Program((pointwise(function, size, *map(Buffer, names), Int32(size)),))
+
+    return CudaKernel(source("relu"), program)
+
+
 def _operation(
-    name: str, function: Callable[..., None], operands: tuple[Operand, ...], reference: Any
+    name: str, function: Callable[..., None], operands: tuple[Operand, ...], reference: Any, cuda: CudaKernel
 ) -> Operation:
     first = operands[0].name
 
@@ -74,29 +86,30 @@ def _operation(
         transfers = sum(len(operand.mode) for operand in operands)
         return Cost(size, FLOAT_BYTES * transfers * size)
 
-    return Operation(Kernel(name, function, operands), check, cost, reference)
+    return Operation(Kernel(name, function, operands), check, cost, reference, cuda=cuda)
 
 
 def _forward(ndim: int) -> Operation:
     operands = (floats("x", "r", ndim), floats("y", "w", ndim))
-    return _operation(f"relu_{ndim}d", _relu, operands, _forward_reference("x"))
+    cuda = _cuda("relu", "x", "y")
+    return _operation(f"relu_{ndim}d", _relu, operands, _forward_reference("x"), cuda)
 
 
 def _forward_in_place(ndim: int) -> Operation:
-    return _operation(
-        f"relu_in_place_{ndim}d", _relu_in_place, (floats("y", "rw", ndim),), _forward_reference("y")
-    )
+    operands, cuda = (floats("y", "rw", ndim),), _cuda("relu", "y", "y")
+    return _operation(f"relu_in_place_{ndim}d", _relu_in_place, operands, _forward_reference("y"), cuda)
 
 
 def _backward(ndim: int) -> Operation:
     operands = (floats("y", "r", ndim), floats("dy", "r", ndim), floats("dx", "w", ndim))
-    return _operation(f"relu_backward_{ndim}d", _relu_backward, operands, _backward_reference("dx"))
+    cuda = _cuda("relu_backward", "y", "dy", "dx")
+    return _operation(f"relu_backward_{ndim}d", _relu_backward, operands, _backward_reference("dx"), cuda)
 
 
 def _backward_in_place(ndim: int) -> Operation:
     operands = (floats("y", "r", ndim), floats("dy", "rw", ndim))
-    name = f"relu_backward_in_place_{ndim}d"
-    return _operation(name, _relu_backward_in_place, operands, _backward_reference("dy"))
+    name, cuda = f"relu_backward_in_place_{ndim}d", _cuda("relu_backward", "y", "dy", "dy")
+    return _operation(name, _relu_backward_in_place, operands, _backward_reference("dy"), cuda)
 
 
 RELU = {ndim: _forward(ndim) for ndim in (2, 4)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import count, pointwise, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -19,6 +20,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel
+from dahl.starpu.launch import Buffer, CudaKernel, Int32, Program, Scalar
 
 
 def _sgd(
@@ -43,6 +45,12 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"w": inputs["w"] - scalars["learning_rate"] * velocity, "v": velocity}
 
 
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    size = count(shapes["w"])
+    rates = Scalar("learning_rate"), Scalar("momentum"), Scalar("weight_decay")
+    return Program((pointwise("sgd", size, Buffer("w"), Buffer("v"), Buffer("g"), Int32(size), *rates),))
+
+
 def _operation(ndim: int) -> Operation:
     name = f"sgd_{ndim}d"
 
@@ -56,7 +64,8 @@ def _operation(ndim: int) -> Operation:
         (floats("w", "rw", ndim), floats("v", "rw", ndim), floats("g", "r", ndim)),
         scalars=(("learning_rate", "float64"), ("momentum", "float64"), ("weight_decay", "float64")),
     )
-    return Operation(kernel, check, _cost, _reference, defaults={"momentum": 0.0, "weight_decay": 0.0})
+    defaults, cuda = {"momentum": 0.0, "weight_decay": 0.0}, CudaKernel(source("sgd"), _cuda)
+    return Operation(kernel, check, _cost, _reference, defaults=defaults, cuda=cuda)
 
 
 SGD = {ndim: _operation(ndim) for ndim in (1, 2, 4)}

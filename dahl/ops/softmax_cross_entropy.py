@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import blocks, count, launched, source
 from dahl.ops.operation import (
     FLOAT_BYTES,
     Arrays,
@@ -22,6 +23,7 @@ from dahl.ops.operation import (
     require_shape,
 )
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
+from dahl.starpu.launch import Argument, Buffer, CudaKernel, Failure, Program, Scalar, Scratch
 
 _FLOPS_PER_LOGIT = 10.0  # maximum, difference, exponential, sum, scale
 
@@ -109,6 +111,30 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"dlogits": gradient * scalars["scale"], **_reference_evaluation(inputs, scalars)}
 
 
+_ROWS = 64  # of a block, a thread each
+_LOSS_FLOATS = 2  # a float64 in scratch
+
+
+def _cuda(shapes: Shapes, function: str, *outputs: Argument) -> Program:
+    """The loss of each row, then their sum."""
+    rows, classes = shapes["logits"]
+    count(shapes["logits"])
+    more = (Scalar("scale"),) if outputs else ()
+    operands = Buffer("logits"), Buffer("labels"), *outputs, Scratch(0)
+    grid, block = (blocks(rows, _ROWS), 1, 1), (_ROWS, 1, 1)
+    by_row = launched(function, grid, block, *operands, rows, classes, *more, Failure())
+    total = launched("sum_losses", (1, 1, 1), (256, 1, 1), Scratch(0), Buffer("loss"), rows)
+    return Program((by_row, total), _LOSS_FLOATS * rows)
+
+
+def _cuda_gradient(shapes: Shapes, scalars: Scalars) -> Program:
+    return _cuda(shapes, "softmax_cross_entropy", Buffer("dlogits"))
+
+
+def _cuda_evaluation(shapes: Shapes, scalars: Scalars) -> Program:
+    return _cuda(shapes, "cross_entropy")
+
+
 SOFTMAX_CROSS_ENTROPY = Operation(
     Kernel(
         "softmax_cross_entropy",
@@ -124,6 +150,7 @@ SOFTMAX_CROSS_ENTROPY = Operation(
     _check,
     _cost,
     _reference,
+    cuda=CudaKernel(source("softmax_cross_entropy"), _cuda_gradient),
 )
 """loss = sum of -log softmax(logits)[label], dlogits = scale * (softmax(logits) - one_hot(label)).
 
@@ -141,5 +168,6 @@ CROSS_ENTROPY = Operation(
     _check_evaluation,
     _cost_evaluation,
     _reference_evaluation,
+    cuda=CudaKernel(source("softmax_cross_entropy"), _cuda_evaluation),
 )
 """The loss of SOFTMAX_CROSS_ENTROPY without the gradient: for evaluation."""

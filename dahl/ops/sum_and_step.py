@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dahl.ops.device import by_items, count, pointwise, source
 from dahl.ops.handover import copy_past_caches, whole_lines, whole_lines_compiled
 from dahl.ops.micro_tiles import add_branches, branch, branch_floats
 from dahl.ops.operation import (
@@ -17,12 +18,23 @@ from dahl.ops.operation import (
     Operation,
     Scalars,
     Shapes,
+    elements,
     floats,
     require,
     require_shape,
 )
 from dahl.ops.simd import finish_stores
 from dahl.starpu.kernel import Kernel, Operand, inline_kernel
+from dahl.starpu.launch import (
+    ITEMS_PER_LAUNCH,
+    Buffer,
+    CudaKernel,
+    Items,
+    Launch,
+    Program,
+    Scalar,
+    Scratch,
+)
 
 ENDS = Operand("ends", "r", 1, "int64", constant=True)
 BLOCK = 2048
@@ -162,6 +174,37 @@ def _reference(inputs: Arrays, scalars: Scalars) -> dict[str, Any]:
     return {"w": inputs["w"] - scalars["learning_rate"] * velocity, "v": velocity}
 
 
+def update_launches(shapes: Shapes, scratch: int = 0) -> tuple[Launch, ...]:
+    """The launches of the operation on a GPU; those of many items keep branches in scratch, from an offset on."""
+    size, all_items = count(shapes["w"]), len(shapes["items"])
+    target = Buffer("w"), Buffer("v"), Buffer("ends")
+    rates = Scalar("learning_rate"), Scalar("momentum"), Scalar("weight_decay")
+    return tuple(
+        pointwise(
+            "sum_and_step",
+            size,
+            *target,
+            Items("items", *part),
+            Scratch(scratch),
+            *part,
+            all_items,
+            size,
+            *rates,
+        )
+        for part in by_items(shapes["items"])
+    )
+
+
+def update_device_floats(shapes: Shapes) -> int:
+    """Scratch of `update_launches`."""
+    several = len(shapes["items"]) > ITEMS_PER_LAUNCH
+    return int(shapes["ends"][0]).bit_length() * elements(shapes["w"]) if several else 0
+
+
+def _cuda(shapes: Shapes, scalars: Scalars) -> Program:
+    return Program(update_launches(shapes), update_device_floats(shapes))
+
+
 SUM_AND_STEP = Operation(
     Kernel(
         "sum_and_step",
@@ -175,6 +218,7 @@ SUM_AND_STEP = Operation(
     _reference,
     _scratch,
     defaults={"momentum": 0.0, "weight_decay": 0.0},
+    cuda=CudaKernel(source("sum_and_step"), _cuda),
 )
 """v = momentum v + (sum of items + weight_decay w), w = w - learning_rate v; all of one size, 1-d.
 

@@ -1,4 +1,4 @@
-"""Loading one of the compiled extensions: ``native``, ``simgrid`` or ``polling``, one per process."""
+"""Loading one of the compiled extensions: ``native``, ``simgrid``, ``cuda`` or ``polling``, one per process."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def way_to_build(variant: str) -> str:
     """Return the command that builds a variant."""
     if variant == "polling":
         return "scripts/get-starpu --variant polling && python -m dahl.starpu.build --variant polling"
+    if variant == "cuda":
+        return "scripts/get-starpu --cuda && python -m dahl.starpu.build --variant cuda"
     return "make setup"
 
 

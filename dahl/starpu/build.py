@@ -1,6 +1,6 @@
 """Compile the bindings against each StarPU found: ``python -m dahl.starpu.build``.
 
-One extension per variant, ``_native`` and ``_simgrid``, both from the C files in ``csrc/``.
+One extension per variant, ``_native``, ``_simgrid`` and ``_cuda``, all from the C files in ``csrc/``.
 A variant is compiled against the headers of the very prefix that it runs with,
 because sizes of StarPU's structures depend on its configuration.
 """
@@ -19,13 +19,15 @@ from compiling import BuildError, Extension
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
-VARIANTS = ("native", "simgrid", "polling")
-DEFAULT_VARIANTS = ("native", "simgrid")
+VARIANTS = ("native", "simgrid", "cuda", "polling")
+DEFAULT_VARIANTS = ("native", "simgrid", "cuda")
 C_FILES = (
     "runtime.c",
     "idle.c",
     "poll.c",
     "tasks.c",
+    "gpu.c",
+    "gpu_launch.c",
     "feed.c",
     "policy.c",
     "placement.c",
@@ -79,8 +81,15 @@ def compile_variant(variant: str, prefix: Path) -> Path:
     return extension(variant, prefix).compile(
         include=include,
         compiler=pkg_config_flags(prefix, "--cflags-only-other"),
-        linker=[*pkg_config_flags(prefix, "--libs"), f"-Wl,-rpath,{prefix / 'lib'}"],
+        linker=[*pkg_config_flags(prefix, "--libs"), f"-Wl,-rpath,{_library_path(variant, prefix)}"],
     )
+
+
+def _library_path(variant: str, prefix: Path) -> str:
+    """Where the extension finds the library. `cuda` may be built on one machine and carried to another."""
+    if variant == "cuda" and prefix.is_relative_to(HERE.parent.parent):
+        return f"$ORIGIN/{os.path.relpath(prefix / 'lib', HERE)}"
+    return str(prefix / "lib")
 
 
 def build(variants: list[str], *, quiet: bool = False) -> dict[str, Path]:
@@ -106,7 +115,7 @@ def main() -> int:
         "--variant",
         choices=VARIANTS,
         action="append",
-        help="default: native and simgrid, where there is a prefix",
+        help="default: native, simgrid and cuda, where there is a prefix",
     )
     parser.add_argument("--json", type=Path, help="write what was built to this file")
     options = parser.parse_args()

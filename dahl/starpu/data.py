@@ -25,7 +25,7 @@ class DataHandle:
     inside ``acquire``.
     """
 
-    __slots__ = ("_runtime", "array", "pointer")
+    __slots__ = ("_pinned", "_runtime", "array", "pointer")
 
     def __init__(self, runtime: Runtime, array: np.ndarray) -> None:
         if not array.flags.c_contiguous:
@@ -39,6 +39,7 @@ class DataHandle:
         address = ffi.cast("void *", array.ctypes.data)
         status = lib.dahl_data_register(address, elements, array.nbytes // elements, out)
         check(status, f"registering an array of shape {array.shape}")
+        self._pinned = runtime.gpus is not None and bool(lib.dahl_data_pin(address, array.nbytes))
         self._runtime = runtime
         self.array = array
         self.pointer: int = int(ffi.cast("uintptr_t", out[0]))
@@ -63,10 +64,23 @@ class DataHandle:
         finally:
             lib.dahl_data_release(pointer)
 
+    def so_far(self) -> np.ndarray:
+        """Return the array as tasks have left it so far; the rest of them may still run.
+
+        With GPU workers, which have copies of their own, the tasks that write it are waited for.
+        """
+        if self._runtime.gpus is not None:
+            with self.acquire("r"):
+                pass
+        return self.array
+
     def unregister(self) -> None:
         """Wait for the tasks that use the data, bring it home and forget it. A second call does nothing."""
         if self.pointer:
             check(self._runtime.lib.dahl_data_unregister(self._handle()), "unregistering data")
+            if self._pinned:
+                address = self._runtime.ffi.cast("void *", self.array.ctypes.data)
+                self._runtime.lib.dahl_data_unpin(address, self.array.nbytes)
             self._runtime.forget(self)
             self.pointer = 0
 

@@ -110,15 +110,33 @@ class CancelledError(StarPUError):
     status = 16
 
 
+class NoGpuError(StarPUError):
+    """There is no GPU that can be used."""
+
+    status = 17
+
+
+class GpuError(StarPUError):
+    """A GPU, its driver or cuBLAS refused what was asked of it."""
+
+    status = 18
+
+
+class GpuMemoryError(GpuError):
+    """The GPU has no memory left for what was asked of it."""
+
+    status = 19
+
+
 class VariantError(StarPUError):
     """The wanted variant of StarPU is not built, or another one is loaded in this process already."""
 
     status = -1
 
 
-ERRORS: dict[int, type[StarPUError]] = {
-    error.status: error for error in StarPUError.__subclasses__() if error.status > 0
-}
+_CLASSES: list[type[StarPUError]] = [*StarPUError.__subclasses__(), GpuMemoryError]
+
+ERRORS: dict[int, type[StarPUError]] = {error.status: error for error in _CLASSES if error.status > 0}
 
 
 def check(status: int, doing: str) -> None:
@@ -145,6 +163,8 @@ def failure_error(
         PolicyStarvedError: f"policy {policy} left every worker idle while {task} waited",
         CostUnknownError: f"policy {policy} needs expected times and energies, and those of {task} are unknown: "
         f"{MEASURED_BY}",
+        GpuError: f"{task} failed on GPU worker {worker}: CUDA or cuBLAS answered {answer}",
+        GpuMemoryError: f"{task} failed on GPU worker {worker}: the GPU has no memory left",
     }
     error = ERRORS.get(status, StarPUError)
     if error in messages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
@@ -14,18 +14,22 @@ from typing import Any, Literal, NoReturn, TypeVar, final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dahl.starpu import binding
+from dahl.starpu import binding, bus, gpu_probe
 from dahl.starpu.data import DataHandle
 from dahl.starpu.errors import (
     AlreadyRunningError,
     BadArgumentError,
+    GpuMemoryError,
+    KernelError,
     NoWorkerError,
     StarPUError,
     UnknownSchedulerError,
     check,
     failure_error,
 )
+from dahl.starpu.gpus import Gpus
 from dahl.starpu.kernel import Kernel, cache_root
+from dahl.starpu.launch import FAILURES, CudaKernel
 from dahl.starpu.layout import lay_out, link_times
 from dahl.starpu.noise import Noise
 from dahl.starpu.overheads import NO_FIXED_COSTS, Overheads
@@ -51,7 +55,8 @@ class Runtime:
 
     Args:
         cpu_workers: CPU workers; None is every core that StarPU finds.
-        gpu_workers: GPU workers; None is every GPU.
+        gpu_workers: GPU workers; None is every GPU that there is. Natively more than 0 takes the variant ``cuda``.
+        gpu_memory_mib: what StarPU's data may take of each GPU's memory; None is most of what is free at the start.
         scheduler: the name of one of StarPU's policies, or a compiled policy.
         platform: the machine to simulate; None runs natively.
         noise: how the lengths of a simulation's tasks vary; None: they are as expected.
@@ -65,6 +70,7 @@ class Runtime:
         live_watts: two float64 in memory that another process may write while StarPU runs: the second on StarPU's clock
             at which the machine's watts were read, and the watts. A policy reads them itself each time it is asked.
         poll_s: for how long a worker that has run out of tasks looks for more before it sleeps; 0: it sleeps at once.
+        measures_bus: let StarPU measure the links to GPUs anew where ``home`` has no measurements (dahl.starpu.bus).
         polling: run on the StarPU whose idle workers poll, for comparisons (``scripts/get-starpu --variant polling``).
 
     ``Runtime(...).run(main)`` calls ``main(runtime)`` with StarPU up, natively and simulated alike.
@@ -77,6 +83,7 @@ class Runtime:
         *,
         cpu_workers: int | None = None,
         gpu_workers: int | None = 0,
+        gpu_memory_mib: int | None = None,
         scheduler: str | Policy = "lws",
         platform: Platform | None = None,
         noise: Noise | None = None,
@@ -90,11 +97,18 @@ class Runtime:
         live_watts: np.ndarray | None = None,
         poll_s: float = POLL_S,
         polling: bool = False,
+        measures_bus: bool = False,
     ) -> None:
         self._explain, self._replayed_watts, self._live_watts = explain, replayed_watts, live_watts
         self.platform, self.simulated, self._noise = platform, platform is not None, noise or Noise(0.0)
         self._overheads = overheads
-        self.variant = "simgrid" if self.simulated else "polling" if polling else "native"
+        self.variant = self._variant(gpu_workers, polling)
+        self._gpu_memory_mib, self._measures_bus = gpu_memory_mib, measures_bus
+        self._found_gpus: gpu_probe.GpuProbe | None = None
+        self._gpu_variables: dict[str, str] = {}
+        self._gpu_limit_bytes: int | None = None
+        self.gpus: Gpus | None = None
+        """Of a running StarPU with GPU workers."""
         module = binding.load(self.variant)
         self.ffi, self.lib = module.ffi, module.lib
         self.workers: tuple[Worker, ...] = ()
@@ -191,6 +205,12 @@ class Runtime:
         """Return an empty task graph."""
         return TaskGraph(self)
 
+    def program(
+        self, kernel: Kernel, cuda: CudaKernel, shapes: Mapping[str, Any], scalars: Mapping[str, Any]
+    ) -> np.ndarray | None:
+        """Return what a task of these shapes and scalars runs on this runtime's GPUs; None without GPU workers."""
+        return self.gpus.program(kernel, cuda, shapes, scalars) if self.gpus else None
+
     def submit(
         self,
         codelet: Codelet,
@@ -200,9 +220,11 @@ class Runtime:
         costs: Costs | None = None,
         priority: int = 0,
         tag: int = 0,
+        program: np.ndarray | None = None,
     ) -> None:
         """Submit one task. Its arguments are copied; it is ordered by how it and earlier tasks access their data."""
         check_costs(self, codelet, costs)
+        self.check_fits(codelet, handles)
         block, size = self.ffi.NULL, 0
         if args is not None:
             if args.dtype != INT64:
@@ -214,7 +236,15 @@ class Runtime:
             address = costs.address
         pointers = pointers_of(handles)
         status = self.lib.dahl_submit_one(
-            codelet.pointer, pointers, len(pointers), block, size, address, tag, priority
+            codelet.pointer,
+            pointers,
+            len(pointers),
+            block,
+            size,
+            address,
+            tag,
+            priority,
+            0 if program is None else program.ctypes.data,
         )
         check_submission(self, status)
 
@@ -354,6 +384,9 @@ class Runtime:
         cause = self._raised[0] if self._raised else None
         if cause is None and not isinstance(self._scheduler, str):
             cause = self._scheduler.raised()
+        on_gpu = any(worker.id == failure.worker and worker.arch == "cuda" for worker in self.workers)
+        if cause is None and status == KernelError.status and on_gpu:
+            cause = ValueError(FAILURES.get(failure.answer, f"failure {failure.answer}"))
         known = 0 <= failure.codelet < len(self.codelets)
         task = f"task {failure.task} ({self.codelets[failure.codelet].name if known else '?'})"
         raise failure_error(
@@ -362,7 +395,30 @@ class Runtime:
 
     # ---- inside ----
 
+    def _variant(self, gpu_workers: int | None, polling: bool) -> str:
+        if self.simulated:
+            return "simgrid"
+        if polling:
+            return "polling"
+        on_gpus = gpu_workers != 0 if gpu_workers is not None else binding.is_built("cuda")
+        return "cuda" if on_gpus else "native"
+
+    def check_fits(self, codelet: Codelet, handles: Sequence[DataHandle]) -> None:
+        """Raise GpuMemoryError for a task whose data no GPU can hold at once: StarPU would wait for ever."""
+        if self._gpu_limit_bytes is None or codelet.arches == ("cpu",):
+            return
+        needed = sum(handle.array.nbytes for handle in handles)
+        if needed > self._gpu_limit_bytes:
+            own, limit = (number / gpu_probe.MIB for number in (needed, self._gpu_limit_bytes))
+            raise GpuMemoryError(
+                f"{codelet.name} takes {own:.0f} MiB of data, but {limit:.0f} MiB of a GPU are for data "
+                "(gpu_memory_mib): smaller tiles, or more memory"
+            )
+
     def _check_arguments(self) -> None:
+        least = gpu_probe.LEAST_MIB
+        if self._gpu_memory_mib is not None and self._gpu_memory_mib < least:
+            raise BadArgumentError(f"gpu_memory_mib must be at least {least}, got {self._gpu_memory_mib}")
         if not 0 <= self._poll_s < math.inf:
             raise BadArgumentError(f"poll_s must be 0 or more and finite, got {self._poll_s}")
         if self._cpu_workers is not None and self._cpu_workers < 0:
@@ -381,7 +437,7 @@ class Runtime:
     def _environment(self) -> dict[str, str]:
         models = self._home / "models"
         models.mkdir(parents=True, exist_ok=True)
-        name = "host"
+        name = "cuda" if self.variant == "cuda" else "host"  # each knows other links between memories
         if self.platform:
             self.platform.write(models)
             name = self.platform.name
@@ -395,20 +451,17 @@ class Runtime:
             "STARPU_SIMGRID_CUDA_MALLOC_COST": str(int(not (self.platform and self.platform.allocated))),
             **(NO_FIXED_COSTS if self._overheads else {}),
             **(self._energy_weight.environment() if self._energy_weight else {}),
+            **self._gpu_variables,
         }
 
     def _config(self) -> Any:
         config = self.ffi.new("dahl_config *")
-        cpus = -1 if self._cpu_workers is None else self._cpu_workers
-        if self._cpu_workers is None:
-            cpus = (
-                len(self.platform.cpu_classes) - len(self.platform.gpus)
-                if self.platform
-                else len(os.sched_getaffinity(0))
-            )
-        gpus = self._gpu_workers
-        if gpus is None or self.platform:
-            gpus = len(self.platform.gpus) if self.platform else 0
+        gpus = len(self.platform.gpus) if self.platform else self._count_gpus()
+        cpus = self._cpu_workers
+        if cpus is None:
+            # Each GPU takes a core for its driver.
+            cores = len(self.platform.cpu_classes) if self.platform else len(os.sched_getaffinity(0))
+            cpus = max(cores - gpus, 0 if gpus else 1)
         config.cpu_workers, config.gpu_workers, config.trace = cpus, gpus, int(self._trace)
         config.poll_us = self._poll_s * 1e6
         if isinstance(self._scheduler, str):
@@ -426,6 +479,19 @@ class Runtime:
             config.policy = self._installed.struct
             config.npower = WORKER_CAPACITY
         return config
+
+    def _count_gpus(self) -> int:
+        """Find the GPUs, and refuse those that cannot be used. Raises NoGpuError and GpuMemoryError."""
+        if self.variant != "cuda":
+            return 0
+        self._found_gpus = gpu_probe.probe(self.ffi, self.lib)
+        count = gpu_probe.usable(self._found_gpus, self._gpu_workers)
+        if count and not self._measures_bus:
+            bus.provide(self._home / "models", self._found_gpus)
+            self._gpu_variables = gpu_probe.memory_limits(self.ffi, self.lib, count, self._gpu_memory_mib)
+            os.environ.update(self._gpu_variables)
+            self._gpu_limit_bytes = min(map(int, self._gpu_variables.values())) * gpu_probe.MIB
+        return count
 
     def _start(self) -> None:
         os.environ.update(self._environment())
@@ -451,6 +517,9 @@ class Runtime:
             raise
         try:
             self.workers = tuple(self._worker(i) for i in range(self.lib.dahl_worker_count()))
+            if self._found_gpus and any(worker.arch == "cuda" for worker in self.workers):
+                capability = {device.number: device.capability for device in self._found_gpus.devices}
+                self.gpus = Gpus(self.ffi, self.lib, self.workers, capability)
             if self._installed:
                 watts = self._watts(self.workers) if self._watts else None
                 self._installed.describe(self.lib, self.workers, watts)
@@ -466,12 +535,14 @@ class Runtime:
             check(self.lib.dahl_shutdown(), "shutting StarPU down")
         finally:
             self._restore()
-            self.workers = ()
+            self.workers, self.gpus = (), None
 
     def _restore(self) -> None:
         sys.unraisablehook = self._previous_hook
-        for name in self._energy_weight.environment() if self._energy_weight else ():
+        own = self._energy_weight.environment() if self._energy_weight else {}
+        for name in (*own, *self._gpu_variables):
             os.environ.pop(name, None)  # the next runtime of this process may have none
+        self._gpu_variables, self._gpu_limit_bytes = {}, None
         self._blas.restore_original_limits()
 
     def _worker(self, number: int) -> Worker:

@@ -32,6 +32,7 @@ NODE = np.dtype(
         ("b_level_s", np.float64),
         ("priority", np.int32),
         ("graph", np.int32),
+        ("program", np.uint64),
     ],
     align=True,
 )
@@ -127,7 +128,11 @@ class Codelet:
         self.id = runtime.adopt(self)
         ffi, lib = runtime.ffi, runtime.lib
         operands = kernel.handled if kernel else ()
-        entry = 0 if kernel is None or runtime.simulated else compile_kernel(kernel).address
+        entry = (
+            0
+            if kernel is None or runtime.simulated or "cpu" not in arches
+            else compile_kernel(kernel).address
+        )
         out = ffi.new("dahl_codelet **")
         status = lib.dahl_codelet_new(
             name.encode(),
@@ -161,6 +166,7 @@ class RecordedTask:
     args: np.ndarray
     footprint: int
     costs: Costs | None = None
+    program: np.ndarray | None = None
 
 
 @final
@@ -179,6 +185,7 @@ class TaskGraph:
         self._costs: list[Costs | None] = []
         self._handles: list[DataHandle] = []
         self._args: list[np.ndarray] = []
+        self._programs: list[np.ndarray | None] = []
         self._strides: list[tuple[int, int]] = []
         self._nargs = 0
         self._frozen: tuple[Any, ...] | None = None
@@ -198,9 +205,14 @@ class TaskGraph:
         priority: int = 0,
         tag: int = 0,
         footprint: int = 0,
+        program: np.ndarray | None = None,
     ) -> None:
-        """Append a task. ``args`` is the kernel's block; ``strides`` says by position what moves with the step."""
+        """Append a task. ``args`` is the kernel's block; ``strides`` says by position what moves with the step.
+
+        ``program`` is what it runs on a GPU (Runtime.program).
+        """
         check_costs(self._runtime, codelet, costs)
+        self._runtime.check_fits(codelet, handles)
         pointers_of(handles)  # refuses one that is unregistered
         block = np.empty(0, np.int64) if args is None else args
         self._nodes.append(
@@ -216,8 +228,10 @@ class TaskGraph:
                 np.nan,
                 priority,
                 self.number,
+                0 if program is None else program.ctypes.data,
             )
         )
+        self._programs.append(program)
         self._strides += [(self._nargs + at, stride) for at, stride in (strides or {}).items()]
         self._handles += handles
         self._args.append(block)
@@ -262,11 +276,11 @@ class TaskGraph:
     def tasks(self) -> list[RecordedTask]:
         """Return the tasks in the order in which they were added; arguments that move stand as in step 0."""
         found = []
-        parts = zip(self._nodes, self._codelets, self._args, self._costs, strict=True)
-        for node, codelet, args, costs in parts:
+        parts = zip(self._nodes, self._codelets, self._args, self._costs, self._programs, strict=True)
+        for node, codelet, args, costs, program in parts:
             footprint, first, count = (int(field) for field in node[3:6])
             handles = tuple(self._handles[first : first + count])
-            found.append(RecordedTask(codelet, handles, args, footprint, costs))
+            found.append(RecordedTask(codelet, handles, args, footprint, costs, program))
         return found
 
     def kinds(self) -> dict[tuple[int, int], tuple[Codelet, Costs | None, int]]:

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from getstarpu import cuda
 from getstarpu.apt import Source
+from getstarpu.cuda import Toolkit
 from getstarpu.process import GetStarpuError, Processes
 
 LIMITS = {"STARPU_MAXCPUS": 256, "STARPU_MAXCUDADEVS": 16}
@@ -45,9 +47,11 @@ COMMON_OPTIONS = (
 
 VARIANT_OPTIONS = {
     # Idle workers sleep instead of burning the watts that are to be measured.
-    # CUDA stays off until a variant of its own is built: found by chance, it would be half supported.
+    # CUDA has a variant of its own: found by chance, it would tie this one to a toolkit.
     "native": ("--enable-blocking-drivers", "--disable-cuda"),
     "simgrid": ("--enable-simgrid",),
+    # As native, with the options of a toolkit (cuda.configure_options).
+    "cuda": ("--enable-blocking-drivers",),
     # Idle workers poll, as in StarPU's own default build: for comparisons.
     "polling": ("--disable-cuda",),
     # Every access to memory is watched for data races: for the tests of the C layer.
@@ -60,12 +64,13 @@ VARIANT_OPTIONS = {
     ),
 }
 DEFAULT_VARIANTS = ("native", "simgrid")
-"""The others are built where they are asked for by name."""
+"""`cuda` is built where a toolkit is found, the others where they are asked for by name."""
 
 # What StarPU's starpu_config.h says of a variant; None: not defined.
 MODE: dict[str, dict[str, str | None]] = {
     "native": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None},
     "simgrid": {"STARPU_SIMGRID": "1", "STARPU_NON_BLOCKING_DRIVERS": None},
+    "cuda": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None, "STARPU_USE_CUDA": "1"},
     "polling": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": "1"},
     "tsan": {"STARPU_SIMGRID": None, "STARPU_NON_BLOCKING_DRIVERS": None},
 }
@@ -88,6 +93,8 @@ class Stamp:
     prefix: str
     system: str
     built: str
+    toolkit: str = ""
+    """The version of CUDA; empty without."""
 
     @classmethod
     def read(cls, prefix: Path) -> Stamp | None:
@@ -98,10 +105,12 @@ class Stamp:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def is_current(self, variant: str, prefix: Path, source: Source | None) -> bool:
+    def is_current(
+        self, variant: str, prefix: Path, source: Source | None, toolkit: Toolkit | None = None
+    ) -> bool:
         """Whether a build with today's options, here, would give the same again.
 
-        Without a `source` that was asked for by name any origin will do.
+        Without a `source` that was asked for by name any origin will do, and without a `toolkit` any version of CUDA.
         """
         same = (self.variant, self.options, self.prefix, self.system) == (
             variant,
@@ -109,6 +118,8 @@ class Stamp:
             str(prefix),
             system(),
         )
+        if variant == "cuda" and toolkit is not None and self.toolkit != toolkit.version:
+            return False
         return same and (source is None or (self.origin, self.sha256) == (source.origin, source.sha256))
 
 
@@ -149,6 +160,8 @@ class Build:
     jobs: int
     processes: Processes
     say: Callable[[str], None]
+    toolkit: Toolkit | None = None
+    """Of the variant `cuda`."""
 
     def run(self) -> Stamp:
         """Build and publish the variant.
@@ -159,10 +172,20 @@ class Build:
         started_s = time.monotonic()
         objects, staged = self.work / "objects", self.work / "staged"
         objects.mkdir(parents=True)
-        self._step("configuring", objects, *self._configure_command())
+        given: tuple[str, ...] = ()
+        if self.toolkit:
+            compiled_against = cuda.prepare(self.toolkit, self.work, self.processes, self.log)
+            given = cuda.configure_options(compiled_against)
+        self._step("configuring", objects, *self._configure_command(), *given)
         self._step("compiling", objects, "make", f"-j{self.jobs}", *_NO_AUTOTOOLS)
         self._step("installing", objects, "make", "install", f"DESTDIR={staged}", *_NO_AUTOTOOLS)
         built = staged / self.prefix.relative_to(self.prefix.anchor)
+        if self.toolkit:
+            cuda.bring_along(self.toolkit, compiled_against, built, self.log)
+            # They, and the paths in the files for libtool, hold in one place only.
+            shutil.rmtree(built / "bin", ignore_errors=True)
+            for file in built.glob("lib/*.la"):
+                file.unlink()
         self._check(built)
         stamp = Stamp(
             variant=self.variant,
@@ -173,6 +196,7 @@ class Build:
             prefix=str(self.prefix),
             system=system(),
             built=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            toolkit=self.toolkit.version if self.toolkit else "",
         )
         (built / _STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
         publish(built, self.prefix, self.work / "replaced")
@@ -188,6 +212,8 @@ class Build:
         self.say(f"{self.variant}: {what}")
         # GNU make hands its own flags and job slots on to children; this build has its own.
         env = {"MAKEFLAGS": "", "MAKELEVEL": "", "MFLAGS": ""}
+        if self.toolkit:
+            env |= cuda.build_environment(self.toolkit)
         if self.processes.run(command, self.log, cwd=cwd, env=env) != 0:
             raise GetStarpuError(f"{what} StarPU {self.version} ({self.variant}) failed", self.log)
 

@@ -17,13 +17,16 @@ from types import FrameType
 
 from getstarpu.apt import Source
 from getstarpu.build import DEFAULT_VARIANTS, VARIANT_OPTIONS, Build, Stamp
+from getstarpu.cuda import WAY_OUT, Toolkit, find_toolkit
 from getstarpu.given import given
+from getstarpu.patches import apply_patches
 from getstarpu.process import GetStarpuError, Processes
 from getstarpu.source import distribution_source, named_source, unpack, version_of
 
 _DESCRIPTION = """\
 Build StarPU >= 1.4 from source: `native`, to run, and `simgrid`, to simulate, each into a prefix of its own
 below .starpu/ in the checkout. Does nothing for a variant that is there and current.
+Where a CUDA toolkit is found, also `cuda`, to run on NVIDIA GPUs; no card is needed to build it.
 By name only: `polling`, whose idle workers poll, and `tsan`, which looks for data races.
 """
 
@@ -33,6 +36,8 @@ built: it is only checked that it is 1.4 or newer and configured as needed.
 
 Else the source is the folder or tarball that STARPU_SRC names, else the first source package of the distribution
 that is StarPU >= 1.4 (Debian: stable, testing, unstable; Ubuntu: the release's own suites, then devel).
+The CUDA toolkit is the one that CUDA_HOME or CUDA_PATH name, else that of nvcc on PATH, else /usr/local/cuda, else
+PyPI's in .venv (nvidia-cuda-runtime, nvidia-cuda-crt, nvidia-nvml-dev).
 Logs: .cache/logs/get-starpu-*.log
 """
 
@@ -70,12 +75,15 @@ def main(arguments: Sequence[str]) -> int:
             _take_given(Path(os.environ["STARPU_PREFIXES"]).absolute(), options)
             return 0
         source = named_source(os.environ["STARPU_SRC"]) if os.environ.get("STARPU_SRC") else None
-        missing = variants if options.force else _not_current(checkout, variants, source)
+        toolkit = _toolkit(root, options)
+        if toolkit and not options.variant:
+            variants.append("cuda")
+        missing = variants if options.force else _not_current(checkout, variants, source, toolkit)
         if missing:
             with _locked(checkout):
                 # Another run may have built them in the meantime.
-                missing = missing if options.force else _not_current(checkout, variants, source)
-                _build(checkout, missing, source)
+                missing = missing if options.force else _not_current(checkout, variants, source, toolkit)
+                _build(checkout, missing, source, toolkit)
         if missing or not options.quiet:
             _summarise(checkout, variants)
     except GetStarpuError as error:
@@ -99,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--variant", choices=list(VARIANT_OPTIONS), help="build this one only")
+    parser.add_argument(
+        "--cuda",
+        action=argparse.BooleanOptionalAction,
+        help="build the variant cuda, too; by itself where a CUDA toolkit is found",
+    )
     parser.add_argument("--force", action="store_true", help="build even what is current")
     parser.add_argument("--quiet", action="store_true", help="print nothing when there is nothing to do")
     return parser
@@ -112,12 +125,31 @@ def _say(message: str) -> None:
     print(f"get-starpu: {message}", flush=True)
 
 
-def _not_current(checkout: Checkout, variants: Sequence[str], source: Source | None) -> list[str]:
+def _toolkit(root: Path, options: argparse.Namespace) -> Toolkit | None:
+    """The CUDA toolkit to build with; None where the variant `cuda` is not to be built.
+
+    Raises:
+        GetStarpuError: it is asked for and there is none.
+    """
+    asked = options.variant == "cuda" or (options.cuda and not options.variant)
+    if options.cuda is False or (options.variant and not asked):
+        if options.variant == "cuda":
+            raise GetStarpuError("--variant cuda and --no-cuda were both given: leave one out")
+        return None
+    toolkit = find_toolkit(root)
+    if toolkit is None and asked:
+        raise GetStarpuError(f"no CUDA toolkit is found: {WAY_OUT}")
+    return toolkit
+
+
+def _not_current(
+    checkout: Checkout, variants: Sequence[str], source: Source | None, toolkit: Toolkit | None
+) -> list[str]:
     missing = []
     for variant in variants:
         prefix = checkout.prefix(variant)
         stamp = Stamp.read(prefix)
-        if stamp is None or not stamp.is_current(variant, prefix, source):
+        if stamp is None or not stamp.is_current(variant, prefix, source, toolkit):
             missing.append(variant)
     return missing
 
@@ -147,7 +179,9 @@ def _locked(checkout: Checkout) -> Iterator[None]:
             shutil.rmtree(checkout.work, ignore_errors=True)
 
 
-def _build(checkout: Checkout, variants: Sequence[str], source: Source | None) -> None:
+def _build(
+    checkout: Checkout, variants: Sequence[str], source: Source | None, toolkit: Toolkit | None
+) -> None:
     """Build the variants side by side: one configures while the other compiles."""
     if not variants:
         return
@@ -159,6 +193,9 @@ def _build(checkout: Checkout, variants: Sequence[str], source: Source | None) -
         tree = unpack(source, checkout.work / "source", processes, log)
         version = version_of(tree, source)
         _say(f"StarPU {version} from {source.origin} (SHA-256 {source.sha256[:16]}...)")
+        if "cuda" in variants and toolkit:
+            apply_patches(tree)
+            _say(f"cuda: CUDA {toolkit.version} of {toolkit.include.parent}")
         builds = [
             Build(
                 variant=variant,
@@ -171,6 +208,7 @@ def _build(checkout: Checkout, variants: Sequence[str], source: Source | None) -
                 jobs=max(1, -(-cores // len(variants))),
                 processes=processes,
                 say=_say,
+                toolkit=toolkit if variant == "cuda" else None,
             )
             for variant in variants
         ]

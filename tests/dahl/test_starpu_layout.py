@@ -19,7 +19,7 @@ STATUSES = {name: int(value) for name, value in re.findall(r"DAHL_([A-Z_]+) = (\
 
 
 def test_every_status_of_the_c_layer_has_its_error_class() -> None:
-    assert len(STATUSES) == 17
+    assert len(STATUSES) == 20
     assert {value for value in STATUSES.values() if value} == set(errors.ERRORS)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from dahl.layers import Conv2d, Flatten, Linear, Sequential
 from dahl.models import basic_cnn, lenet
+from dahl.recording_fused import round_alike
+from dahl.starpu import Worker
 from dahl.tiling import Tiling
 from dahl.training import Hyperparameters, LossIsNotANumberError
 from tests.dahl.test_training import (
@@ -168,3 +170,32 @@ def test_the_losses_of_an_epoch_are_those_of_its_mini_batches() -> None:
         assert all(np.isfinite(progress.loss) for progress in seen)
         assert abs(seen[-2].loss - result.loss) < 0.2
         assert seen[-1].loss == result.loss
+
+
+@pytest.mark.parametrize(
+    ("classes", "alike"),
+    [
+        ((("cpu", "big"), ("cpu", "little")), True),
+        ((("cuda", "H100"), ("cuda", "H100")), True),
+        ((("cuda", "H100"), ("cuda", "A100")), False),
+        ((("cpu", "host"), ("cuda", "H100")), False),
+    ],
+)
+def test_copies_of_the_parameters_are_kept_by_workers_that_round_alike(
+    classes: tuple[tuple[Any, str], ...], alike: bool
+) -> None:
+    workers = [Worker(i, str(i), arch, 0, 0, name) for i, (arch, name) in enumerate(classes)]
+    assert round_alike(workers) is alike
+
+
+def test_a_rehearsal_runs_every_kind_of_task_that_an_epoch_has() -> None:
+    images = {**ODD, "train_size": 16, "test_size": 4}
+    with training(synthetic(**images), workers=2, trace=True, batch_size=8, tile=4, fuse=True) as (
+        trainer,
+        runtime,
+    ):
+        trainer.rehearse(1)
+        ran = set(runtime.take_trace()["footprint"].tolist())
+        uses = [task.footprint for graph, _ in trainer.epoch_graphs for task in graph.tasks()]
+        assert len(set(uses)) > 1
+        assert set(uses) <= ran

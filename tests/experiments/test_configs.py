@@ -83,7 +83,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert set(config) == set(KEYS)
     assert (config.epochs, config.batch_size, config.tile, config.seed) == (5, 64, 16, 0)
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 0.0)
-    assert config.workers is None
+    assert config.workers == {"cpu": None, "gpu": 0}
+    assert (config.gpu_memory_mib, config.without_gpu) == (None, "refuse")
 
 
 def covered_by(experiment: str) -> dict[str, list[str]]:

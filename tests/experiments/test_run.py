@@ -135,6 +135,7 @@ def test_a_finished_trial_leaves_its_records(environment: dict[str, str], tmp_pa
         "images_per_second": 300.0,
         "joules_per_epoch": 30.0,
         "joules_per_epoch_net": 10.0,
+        "transferred_bytes_per_epoch": None,
         "energy_trouble": None,
         "foreign_cores": None,
         "disturbed": None,

@@ -26,6 +26,9 @@ typedef enum {
     DAHL_TASKS_PENDING = 14,
     DAHL_NO_SIMGRID = 15,
     DAHL_CANCELLED = 16,
+    DAHL_NO_GPU = 17,
+    DAHL_GPU_FAILED = 18,
+    DAHL_GPU_MEMORY = 19,
 } dahl_status;
 
 /* A kernel: sets *status to 0 as its last act (it is poisoned before).
@@ -213,6 +216,9 @@ int dahl_simulate(int argc, char **argv, int *returned);
 
 int dahl_data_register(void *array, uint64_t elements, uint64_t element_bytes, void **handle);
 int dahl_data_unregister(void *handle);
+/* Keeps memory in its place, so that GPUs copy from and to it without the CPU; tells 1 where that was done. */
+int dahl_data_pin(void *array, uint64_t bytes);
+int dahl_data_unpin(void *array, uint64_t bytes);
 int dahl_data_acquire(void *handle, int mode);
 int dahl_data_release(void *handle);
 
@@ -240,6 +246,8 @@ typedef struct {
     double b_level_s;
     int32_t priority;
     int32_t graph;
+    /* What it runs on a GPU (dahl/starpu/encoding.py); NULL where it runs on none. */
+    const int64_t *program;
 } dahl_node;
 
 /* Submits n tasks. Argument k becomes args[k] + step * strides[k]; strides may be NULL. */
@@ -263,5 +271,35 @@ int dahl_feed_wait(double at_most_s, int64_t *submitted);
 int dahl_feed_stop(void);
 /* Submits one task that comes in no list. costs and handles are addresses as Python holds them: integers. */
 int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nhandles, const int64_t *args,
-                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority);
+                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority, uintptr_t program);
+
+/* ---- NVIDIA GPUs: in the variant cuda; elsewhere these answer DAHL_NO_GPU ---- */
+
+typedef struct {
+    int32_t count;
+    int32_t driver;  /* the newest CUDA that the driver supports, 13000 for 13.0; 0 without a driver */
+    int32_t runtime; /* the CUDA that StarPU was built with */
+    int32_t error;   /* cudaError_t of counting the GPUs */
+    char words[128];
+    struct {
+        int32_t capability; /* 90 for 9.0 */
+        int32_t compute_mode;
+        char pci_bus_id[32];
+        char name[64];
+    } device[16];
+} dahl_gpu_probe;
+
+int dahl_has_cuda(void);
+int dahl_cuda_memory(int device, uint64_t *free_bytes, uint64_t *total_bytes);
+int dahl_cuda_probe(dahl_gpu_probe *probe);
+/* Once StarPU runs: `driver` is libcuda's name. What went wrong is told by dahl_cuda_trouble. */
+int dahl_cuda_open(const char *driver);
+int dahl_cuda_blas(const char *library);
+/* Loads a compiled source for a worker's GPU; function names[i] gets numbers[i], by which programs call it. */
+int dahl_cuda_load(int worker, const void *image, const char *const *names, const int64_t *numbers, int64_t n);
+/* Each GPU worker has at least so much scratch memory from now on. */
+int dahl_cuda_reserve(uint64_t bytes);
+/* Copies what tasks only read to each GPU; where writable, anew before the first task and after each dahl_wait_all. */
+int dahl_cuda_constant(const void *host, uint64_t bytes, int32_t writable);
+const char *dahl_cuda_trouble(void);
 #endif

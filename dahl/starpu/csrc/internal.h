@@ -34,6 +34,9 @@ struct dahl_record {
     double b_level_s;
     double expected_s; /* on the worker that it was handed to */
     double started_s;
+    const int64_t *program;
+    int32_t *failure;   /* where its kernels on a GPU write what they find wrong */
+    int32_t gpu_worker; /* that has begun it, -1 before */
     int64_t nargs;
     int64_t args[];
 };
@@ -72,6 +75,12 @@ void dahl_feed_started(int worker);
 void dahl_feed_ended(int worker);
 void dahl_idle_init(void);
 void dahl_idle_deinit(void);
+void dahl_run_cuda(void *interfaces[], void *arg);
+void dahl_cuda_ended(struct dahl_record *record);
+int dahl_gpu_busy(int worker);
+void dahl_cuda_close(void);
+void dahl_constants_may_change(void);
+int dahl_constants_renew(void);
 
 static inline struct dahl_record *dahl_record_of(struct starpu_task *task)
 {

@@ -91,9 +91,14 @@ static struct starpu_task *pop_polling(unsigned context)
         if (looks[worker].since_us == 0)
             looks[worker].since_us = now_us;
         double until_us = looks[worker].since_us + limit_us;
+        if (dahl_gpu_busy(worker)) { /* its driver stays awake, and looks whether the task has ended */
+            looks[worker].since_us = 0;
+            return NULL;
+        }
         if (now_us >= until_us)
             return NULL;
-        if (seen == looks[worker].seen) {
+        /* The driver of a GPU has transfers to look after, too: another round of it is its watch. */
+        if (seen == looks[worker].seen && starpu_worker_get_type(worker) == STARPU_CPU_WORKER) {
             starpu_worker_relax_on();
             watch(seen, until_us);
             starpu_worker_relax_off();

@@ -138,6 +138,7 @@ int dahl_shutdown(void)
         return DAHL_NOT_RUNNING;
     starpu_task_wait_for_all();
     forget_order();
+    dahl_cuda_close();
     dahl_idle_deinit();
     starpu_shutdown();
     atomic_store(&dahl_state.running, 0);
@@ -238,6 +239,7 @@ int dahl_wait_all(void)
     if (!atomic_load(&dahl_state.running))
         return DAHL_NOT_RUNNING;
     starpu_task_wait_for_all();
+    dahl_constants_may_change();
     return outcome();
 }
 
@@ -303,6 +305,18 @@ int dahl_data_unregister(void *handle)
     if (!atomic_load(&dahl_state.running))
         return DAHL_NOT_RUNNING;
     starpu_data_unregister(handle);
+    return DAHL_OK;
+}
+
+/* Pages of another pinned array, or of a file that cannot be written, are not pinned: copies of them take longer. */
+int dahl_data_pin(void *array, uint64_t bytes)
+{
+    return starpu_cuda_worker_get_count() > 0 && starpu_memory_pin(array, bytes) == 0;
+}
+
+int dahl_data_unpin(void *array, uint64_t bytes)
+{
+    starpu_memory_unpin(array, bytes);
     return DAHL_OK;
 }
 

@@ -133,9 +133,13 @@ int dahl_codelet_new(const char *name, const char *symbol, int32_t id, dahl_kern
     c->cl.name = c->name;
     if (arch_mask & 1)
         c->cl.cpu_funcs[0] = run_kernel;
-#ifdef STARPU_SIMGRID
+#if defined(STARPU_SIMGRID) || defined(STARPU_USE_CUDA)
     if (arch_mask & 2) {
+#ifdef STARPU_SIMGRID
         c->cl.cuda_funcs[0] = run_kernel; /* never called in a simulation */
+#else
+        c->cl.cuda_funcs[0] = dahl_run_cuda;
+#endif
         c->cl.cuda_flags[0] = STARPU_CUDA_ASYNC;
     }
 #endif
@@ -206,6 +210,9 @@ static int submit_one(const dahl_node *node, int32_t place, int64_t round, void 
     record->place = node->graph < 0 ? -1 : place;
     record->rank = 0;
     record->started_s = NAN;
+    record->program = node->program;
+    record->failure = NULL;
+    record->gpu_worker = -1;
     record->nargs = node->nargs;
     for (int64_t i = 0; i < node->nargs; i++)
         record->args[i] = args[node->first_arg + i] + (strides ? step * strides[node->first_arg + i] : 0);
@@ -239,6 +246,9 @@ int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t
         return DAHL_NOT_RUNNING;
     if (atomic_load(&dahl_state.cancelled))
         return atomic_load(&dahl_state.failed) == 2 ? dahl_state.failure.status : DAHL_CANCELLED;
+    int renewed = dahl_constants_renew();
+    if (renewed != DAHL_OK)
+        return renewed;
     int64_t round = n > 0 && nodes[0].graph >= 0 ? atomic_fetch_add(&rounds, 1) : atomic_load(&rounds);
     for (int64_t i = 0; i < n; i++) {
         dahl_submitting();
@@ -250,7 +260,7 @@ int dahl_submit(const dahl_node *nodes, int64_t n, void **handles, const int64_t
 }
 
 int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nhandles, const int64_t *args,
-                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority)
+                    int64_t nargs, uintptr_t costs, int64_t tag, int32_t priority, uintptr_t program)
 {
     dahl_node node = {
         .codelet = codelet,
@@ -260,6 +270,7 @@ int dahl_submit_one(dahl_codelet *codelet, const uintptr_t *handles, int64_t nha
         .nargs = nargs,
         .b_level_s = NAN,
         .priority = priority,
+        .program = (const int64_t *)program,
         .graph = -1,
     };
     return dahl_submit(&node, 1, (void **)handles, args, NULL, 0);
@@ -326,6 +337,7 @@ static void trace_task(struct dahl_record *record)
 /* StarPU calls it on the worker once the tasks that waited for this one know that it has ended. */
 void dahl_trace_callback(void *arg)
 {
+    dahl_cuda_ended(arg);
     trace_task(arg);
     dahl_feed_ended(starpu_worker_get_id());
 }

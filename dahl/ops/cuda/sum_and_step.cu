@@ -1,0 +1,1 @@
+#include "sum_and_step.cuh"
