@@ -207,12 +207,13 @@ def test_a_domain_that_vanishes_is_a_gap_that_is_told(tmp_path: Path) -> None:
 
 
 def test_a_sampler_ends_with_its_run_and_loses_nothing(tmp_path: Path) -> None:
+    zero_ns = time.monotonic_ns()
     program = f"""
 import os, signal, time
 from pathlib import Path
 from energy import EnergySession, PowerStream
 from tests.energy.sources import ClockSource
-session = EnergySession([ClockSource(0)], stream=PowerStream(Path({str(tmp_path / "power")!r})), rate_hz=100)
+session = EnergySession([ClockSource({zero_ns})], stream=PowerStream(Path({str(tmp_path / "power")!r})), rate_hz=100)
 session.open()
 print(session._sampler.pid, flush=True)
 session.snapshot()
@@ -226,7 +227,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     frame = read_stream(tmp_path / "power")
     assert (frame.attrs["bad_records"], frame.attrs["torn_bytes"]) == (0, 0)
     assert len(frame) >= 3
-    assert frame["raw"].tolist() == [ClockSource(0).raw(t_ns) for t_ns in frame["t_mono_ns"]]
+    assert frame["raw"].tolist() == [ClockSource(zero_ns).raw(t_ns) for t_ns in frame["t_mono_ns"]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
