@@ -12,7 +12,7 @@ run: setup
 	@$(VENV)/bin/python -m experiments.run scheduler=eager_energy $(ARGS)
 
 test: setup
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --durations=25 --durations-min=5 $(ARGS)
 
 check: setup
 	$(VENV)/bin/ruff check .
