@@ -74,6 +74,7 @@ def test_policy_overhead_knows_every_policy_that_has_a_configuration() -> None:
     assert ours == configured & exported
 
 
+@pytest.mark.slow  # 13 to 19 s, and a benchmark is run by who reads its figures
 def test_policy_overhead_measures_policies_compiled_and_interpreted(tmp_path: Path) -> None:
     sizes = ("--tasks", "150", "--simulated-tasks", "100", "--rounds", "1", "--workers", "1")
     which = ("--policies", "EagerEnergy", "--places", "native", "simulated")
@@ -128,6 +129,7 @@ def test_the_work_of_a_task_is_noted_under_its_kind_and_its_length_stays_unknown
     assert work.by_key["linear/2x3/5x3/2x5"].flops == 2 * 2 * 3 * 5
 
 
+@pytest.mark.slow  # 13 to 19 s, and a benchmark is run by who reads its figures
 def test_training_without_pytorch_says_so_and_measures_the_rest(tmp_path: Path) -> None:
     arguments = ("--models", "basic_cnn", "--batches", "32", "--images", "64", "--rounds", "1")
     plot = tmp_path / "tiles.svg"
