@@ -1,6 +1,6 @@
 """One measured run at a time on a machine: two would count each other's joules.
 
-The lock is a file that every user can open, `/tmp/dahl-measuring.lock`, or the one that DAHL_LOCK names; the kernel
+The lock is a file that every user can open, `dahl-measuring.lock` in /tmp, or the one that DAHL_LOCK names; the kernel
 drops it with the process that holds it, however that ends. Containers with a /tmp of their own do not see each other.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DEFAULT_PATH = Path("/tmp/dahl-measuring.lock")
+DEFAULT_PATH = Path("/tmp") / "dahl-measuring.lock"
 """The same for every user, which the folder of $TMPDIR would not be: two of them must meet at one file."""
 
 

@@ -10,16 +10,13 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
-from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import check_machine, lay_out_for, plan_policy
+from schedulers.base import PlacementPolicy, PullPolicy
+from schedulers.prepared import PreparedPolicy
 
 ENTRY = '''"""Generated: the C entry of policy {name}."""
 from collections import namedtuple
@@ -93,58 +90,16 @@ def sources_digest(folder: Path) -> str:
 
 @final
 @dataclass(frozen=True)
-class CompiledPolicy:
+class CompiledPolicy(PreparedPolicy):
     """A policy ready to be installed in a runtime (the protocol ``dahl.starpu.Policy``)."""
 
     policy: PlacementPolicy | PullPolicy
     answer_limit_s: float = 30.0
     """A policy that takes longer over one answer ends the process: it would hang the run."""
 
-    @property
-    def name(self) -> str:
-        """The policy's class."""
-        return type(self.policy).__name__
-
-    @property
-    def kind(self) -> Kind:
-        """Which family the policy belongs to."""
-        return "placement" if isinstance(self.policy, PlacementPolicy) else "pull"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What has to be known before the first task: the policy's ``NEEDS``."""
-        return self.policy.NEEDS
-
-    def memory_size(self) -> int:
-        """Return the float64 of its own that the policy has."""
-        return MEMORY_FLOATS
-
     def hooks(self) -> dict[str, int]:
         """Return the addresses of the compiled hooks."""
         return {name.removeprefix("task_"): int(self._compiled[name].address) for name in self.policy.HOOKS}
-
-    def check_machine(self, workers: Sequence[Any], base_w: float) -> None:
-        """Let the policy refuse a machine on which it cannot work."""
-        check_machine(self.policy, workers, base_w)
-
-    def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
-        """Let the policy plan, in plain Python."""
-        plan_policy(self.policy, kinds, workers, base_w, memory)
-
-    def lays_out(self) -> bool:
-        """Return whether the policy has ``lay_out``."""
-        return self.policy.LAYS_OUT
-
-    def lay_out(
-        self,
-        graphs: Sequence[Any],
-        links: Any,
-        workers: Sequence[Any],
-        base_w: float,
-        memory: np.ndarray,
-    ) -> None:
-        """Let the policy plan for these very tasks, in plain Python."""
-        lay_out_for(self.policy, graphs, links, workers, base_w, memory)
 
     def raised(self) -> BaseException | None:
         """Return nothing: Numba reports what compiled code raises."""

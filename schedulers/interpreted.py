@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
 
-from schedulers.base import MEMORY_FLOATS, Kind, PlacementPolicy, PullPolicy
-from schedulers.planning import check_machine, lay_out_for, plan_policy
+from schedulers.base import PlacementPolicy, PullPolicy
+from schedulers.prepared import PreparedPolicy
 from schedulers.views import READY, SYSTEM, TASK, WORKER
 
 _P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -22,20 +22,19 @@ HOOK = ctypes.CFUNCTYPE(None, _P, _P, _I, _D, _P, _P, _I)
 def records(address: int, dtype: np.dtype, *shape: int) -> Any:
     """Return the C records at an address, without a copy, with fields as attributes."""
     size = int(np.prod(shape)) * dtype.itemsize
-    buffer = (ctypes.c_char * size).from_address(address)
-    # NumPy's stubs do not know ctypes arrays
-    return np.frombuffer(buffer, dtype).reshape(shape).view(np.recarray)  # type: ignore[call-overload]
+    buffer: Any = (ctypes.c_char * size).from_address(address)  # NumPy's stubs do not know ctypes arrays
+    return np.frombuffer(buffer, dtype).reshape(shape).view(np.recarray)
 
 
 def floats(address: int, count: int) -> np.ndarray:
     """Return the float64 at an address, without a copy."""
-    # As above
-    return np.frombuffer((ctypes.c_char * (8 * count)).from_address(address), np.float64)  # type: ignore[call-overload]
+    buffer: Any = (ctypes.c_char * (8 * count)).from_address(address)
+    return np.frombuffer(buffer, np.float64)
 
 
 @final
 @dataclass
-class InterpretedPolicy:
+class InterpretedPolicy(PreparedPolicy):
     """A policy to install in a runtime as it is (the protocol ``dahl.starpu.Policy``); what it raises is kept."""
 
     policy: PlacementPolicy | PullPolicy
@@ -43,48 +42,6 @@ class InterpretedPolicy:
     """No limit: a debugger takes its time."""
     _kept: list[Any] = field(default_factory=list)
     _raised: list[BaseException] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The policy's class."""
-        return type(self.policy).__name__
-
-    @property
-    def kind(self) -> Kind:
-        """Which family the policy belongs to."""
-        return "placement" if isinstance(self.policy, PlacementPolicy) else "pull"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What has to be known before the first task: the policy's ``NEEDS``."""
-        return self.policy.NEEDS
-
-    def memory_size(self) -> int:
-        """Return the float64 of its own that the policy has."""
-        return MEMORY_FLOATS
-
-    def check_machine(self, workers: Sequence[Any], base_w: float) -> None:
-        """Let the policy refuse a machine on which it cannot work."""
-        check_machine(self.policy, workers, base_w)
-
-    def plan(self, kinds: Sequence[Any], workers: Sequence[Any], base_w: float, memory: np.ndarray) -> None:
-        """Let the policy plan."""
-        plan_policy(self.policy, kinds, workers, base_w, memory)
-
-    def lays_out(self) -> bool:
-        """Return whether the policy has ``lay_out``."""
-        return self.policy.LAYS_OUT
-
-    def lay_out(
-        self,
-        graphs: Sequence[Any],
-        links: Any,
-        workers: Sequence[Any],
-        base_w: float,
-        memory: np.ndarray,
-    ) -> None:
-        """Let the policy plan for these very tasks, in plain Python."""
-        lay_out_for(self.policy, graphs, links, workers, base_w, memory)
 
     def raised(self) -> BaseException | None:
         """Return the first exception of the policy."""
@@ -111,8 +68,7 @@ class InterpretedPolicy:
             self._raised.append(error)
             return
         if answer is not None:
-            # TypeError: a policy that answers None
-            ctypes.c_int64.from_address(answer).value = int(chosen)  # type: ignore[arg-type]
+            ctypes.c_int64.from_address(answer).value = int(chosen)  # type: ignore[arg-type]  # None: TypeError
         ctypes.c_int32.from_address(status).value = 0
 
     @property

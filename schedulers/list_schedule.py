@@ -319,17 +319,17 @@ def _place_by_finish(p: ListProblem, order: Any, s_per_j: float, place: Any) -> 
 
 @numba.njit(cache=True)
 def _begin_chance() -> None:
-    np.random.seed(0)  # noqa: NPY002  see above
+    np.random.seed(0)  # noqa: NPY002 - Numba compiles this one, and no Generator's seed
 
 
 @numba.njit(cache=True)
 def _chance() -> float:
-    return np.random.random()  # noqa: NPY002  see above
+    return np.random.random()  # noqa: NPY002 - Numba compiles this one, and no Generator's seed
 
 
 @numba.njit(cache=True)
 def _below(count: int) -> int:
-    return np.random.randint(count)  # noqa: NPY002  see above
+    return np.random.randint(count)  # noqa: NPY002 - Numba compiles this one, and no Generator's seed
 
 
 @numba.njit(cache=True)

@@ -51,8 +51,8 @@ def lay_out_for(
     records in which what belongs to a task is NaN.
     """
     if policy.LAYS_OUT:
-        # LAYS_OUT says so
-        policy.lay_out(graphs, links, _views(workers), _system(workers, base_w, 0), memory)  # type: ignore[union-attr]
+        planning: Any = policy  # LAYS_OUT says that it has the method
+        planning.lay_out(graphs, links, _views(workers), _system(workers, base_w, 0), memory)
 
 
 def check_machine(policy: PlacementPolicy | PullPolicy, workers: Sequence[Any], base_w: float) -> None:

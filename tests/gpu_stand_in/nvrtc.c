@@ -25,9 +25,12 @@ int nvrtcCreateProgram(struct program **made, const char *source, const char *na
 
 int nvrtcCompileProgram(struct program *program, int count, const char *const *options)
 {
-    char path[] = "/tmp/stand-in-XXXXXX", line[4096] = "", *command = NULL, *all = strdup("");
-    int file = mkstemp(path);
+    const char *folder = getenv("TMPDIR");
+    char *path = NULL, line[4096] = "", *command = NULL, *all = strdup("");
     (void)count, (void)options;
+    if (asprintf(&path, "%s/stand-in-XXXXXX", folder ? folder : P_tmpdir) < 0)
+        return 1;
+    int file = mkstemp(path);
     FILE *out = fdopen(file, "w");
     fputs(program->source, out);
     fclose(out);
@@ -43,6 +46,7 @@ int nvrtcCompileProgram(struct program *program, int count, const char *const *o
     }
     int failed = pclose(in) != 0;
     remove(path);
+    free(path);
     program->log = all;
     all[strcspn(all, "\n")] = failed ? all[strcspn(all, "\n")] : '\0';
     if (!failed && asprintf(&program->image, "STAND-IN:%s", all) < 0)
